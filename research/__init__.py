@@ -1,0 +1,1 @@
+"""Groundwork: pretraining and finetuning in JAX, on one device or many."""

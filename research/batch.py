@@ -1,0 +1,81 @@
+"""What a batch holds: its keys, their logical axes, and the facts about a data set that constructors ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+# A key's logical axes; the sharding table (training/sharding.py) maps them to mesh axes.
+AXES: dict[str, tuple[str | None, ...]] = {
+    "tokens": ("batch", "length"),  # int32 [B L], 0 is padding
+    "segment_ids": ("batch", "length"),  # int32 [B L], 0 where padding, 1, 2, … one per document in the row
+    "positions": ("batch", "length"),  # int32 [B L], from 0 in each segment
+    "label": ("batch",),  # int32 [B]
+    "example_id": ("batch",),  # uint32 [B], index of the example in the stream (train) or the split (evaluation)
+    "example_mask": ("batch",),  # bool [B], false where the last evaluation batch is padded
+}
+
+Example = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """Random access to examples: grain's protocol, which `tfds.data_source` satisfies too."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Facts about a data set, offered by field name to the constructors of models and objectives.
+
+    `word_starts[token]` says that the token begins a word, `word_ends[token]` that no token may continue its word.
+    """
+
+    length: int = 0
+    vocab_size: int = 0
+    pad_id: int = 0
+    unk_id: int = 1
+    bos_id: int = 2
+    eos_id: int = 3
+    mask_id: int = 4
+    word_starts: np.ndarray | None = None  # bool [V]
+    word_ends: np.ndarray | None = None  # bool [V]
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.label_names)
+
+    def offers(self) -> dict[str, Any]:
+        """The facts by name, as `build` offers them."""
+        named = {item.name: getattr(self, item.name) for item in fields(self)}
+        return named | {"num_classes": self.num_classes}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set: its rows, and the documents that they came from."""
+
+    examples: Source  # rows, each a dict of the per-example arrays of AXES without the batch axis
+    documents: Sequence[np.ndarray] = ()  # token ids of each document, <bos> first; for floors and duplicates
+    texts: Sequence[str] = ()  # labelled data only: the raw text of each example, in order
+    labels: Sequence[int] = ()  # labelled data only
+    num_bytes: int = 0  # UTF-8 bytes of the raw text, for bits per byte
+    hashes: Sequence[str] = ()  # one per document (or labelled row), to count rows shared between splits
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data function returns."""
+
+    splits: Mapping[str, Split]  # "train", "val" and, where there is one, "test"
+    spec: Spec
+    tokenizer: str = ""  # contents of tokenizer.json
+    facts: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # counts to print and to keep in run.json; a "fingerprint" among them

@@ -1,0 +1,223 @@
+"""Labelled texts, or pairs of texts, for classification: one row each, held in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from research.batch import Dataset, Example, Spec, Split
+from research.data.sources import Records
+from research.data.splits import Documents, check_fraction, check_text, fingerprint, hash_text, open_splits, repeats
+from research.data.text import TokenizerBlock, train_tokenizer
+from research.data.tokenizers import facts
+
+Label = int | str
+
+_CHUNK = 1024  # texts encoded at a time
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """The texts and labels of one split, as the files hold them."""
+
+    where: str
+    texts: list[tuple[str, ...]]  # one text, or the two of a pair
+    labels: list[Label]
+    key: str
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows of `tokens`, `segment_ids` (1 where real), `positions`, each int32 [L], and `label`, int32."""
+
+    tokens: np.ndarray  # [N L], 0 behind each text
+    lengths: np.ndarray  # int64 [N]
+    labels: np.ndarray  # int32 [N]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return {key: values[0] for key, values in self.rows(np.array([index])).items()}
+
+    def rows(self, indices: np.ndarray) -> Example:
+        """The rows at `indices`, stacked."""
+        column = np.arange(self.tokens.shape[1], dtype=np.int32)
+        real = column < self.lengths[indices, None]
+        return {
+            "tokens": self.tokens[indices].astype(np.int32),
+            "segment_ids": real.astype(np.int32),
+            "positions": np.where(real, column, 0),
+            "label": self.labels[indices],
+        }
+
+
+def text_classification(
+    path: str,
+    *,
+    length: int,
+    tokenizer: TokenizerBlock,
+    text_field: str = "text",
+    pair_field: str = "",
+    label_field: str = "label",
+    valid_path: str = "",
+    valid_split: str = "",
+    valid_fraction: float = 0.1,
+    test_path: str = "",
+    seed: int = 0,
+) -> Dataset:
+    """One row `<bos> text <eos>` for each record, or `<bos> text <eos> pair <eos>`; what does not fit is cut off.
+
+    Validation data are `valid_path`, else the named split `valid_split` of `path`, else a random `valid_fraction` of the
+    records. Classes are the labels of the training split, sorted.
+
+    Raises:
+      ValueError: bad data, a label that is no class name or that training never sees, or the same data given for training
+        and for evaluation.
+    """
+    text_fields = (text_field, pair_field) if pair_field else (text_field,)
+    fields = (*text_fields, label_field)
+    opened = open_splits((path,), fields=fields, valid_path=valid_path, valid_split=valid_split, test_path=test_path)
+    found = {name: _read(records[0], text_fields, label_field) for name, records in opened.items()}
+    if "val" not in found:
+        found["train"], found["val"] = _cut(found["train"], valid_fraction, seed)
+    found = {name: found[name] for name in ("train", "val", "test") if name in found}
+
+    classes = _classes(found)
+    if length < 2 * len(text_fields) + 1:
+        raise ValueError(
+            f"length={length} leaves no room for text between its special tokens; use {2 * len(text_fields) + 1} or more"
+        )
+    train = found["train"]
+    trained = train_tokenizer(tokenizer, [Documents([text for texts in train.texts for text in texts], train.key)])
+    number = {label: index for index, label in enumerate(classes)}
+    splits, counts = {}, {}
+    for name, part in found.items():
+        tokens, lengths, num_cut = encode_rows(part.texts, trained, length=length)
+        rows = LabelledRows(tokens, lengths, np.array([number[label] for label in part.labels], np.int32))
+        joined = ["\n".join(texts) for texts in part.texts]
+        num_bytes = sum(len(text.encode()) for texts in part.texts for text in texts)
+        hashes = [hash_text(text) for text in joined]
+        splits[name] = Split(rows, texts=joined, labels=rows.labels.tolist(), num_bytes=num_bytes, hashes=hashes)
+        counts[name] = {
+            "rows": len(rows),
+            "cut_rows": num_cut,
+            "tokens": int(rows.lengths.sum()),
+            "bytes": num_bytes,
+            "fill": float(rows.lengths.mean() / length),
+            "labels": {str(label): count for label, count in sorted(Counter(part.labels).items())},
+        }
+    contents = trained.to_str()
+    return Dataset(
+        splits=splits,
+        spec=Spec(length=length, label_names=tuple(map(str, classes)), **facts(trained)),
+        tokenizer=contents,
+        facts={
+            **counts,
+            **repeats({name: split.hashes for name, split in splits.items()}),
+            "fingerprint": fingerprint(contents, *(f"{name} {part.key}" for name, part in found.items())),
+        },
+    )
+
+
+def encode_rows(
+    texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer, *, length: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Token ids int32 [N L] with 0 behind each row's end, the number of tokens of each row, and how many rows were cut.
+
+    A special token written in a text is that token: `<mask>` hides a word. <bos> and <eos> are left out where a given
+    tokenizer lacks them.
+    """
+    known = facts(tokenizer)
+    bos, eos = ([known[name]] if known[name] >= 0 else [] for name in ("bos_id", "eos_id"))
+    tokens = np.zeros((len(texts), length), np.int32)
+    lengths = np.zeros(len(texts), np.int64)
+    num_cut = 0
+    for row, pieces in enumerate(_token_ids(texts, tokenizer)):
+        room = length - len(bos) - len(eos) * len(pieces)
+        ids = bos + [token for piece in _shorten(pieces, room) for token in (*piece, *eos)]
+        tokens[row, : len(ids)] = ids
+        lengths[row] = len(ids)
+        num_cut += sum(map(len, pieces)) > room
+    return tokens, lengths, num_cut
+
+
+def _read(records: Records, text_fields: tuple[str, ...], label_field: str) -> _Labelled:
+    texts, labels = [], []
+    for index, record in enumerate(records):
+        for field in text_fields:
+            check_text(record[field], records, index, field)
+        label = record[label_field]
+        if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
+            raise ValueError(
+                f"{records.path}, record {index + 1}: {label_field}={label!r} is no class; wanted a whole number or a name, "
+                "or give another label_field"
+            )
+        if labels and type(label) is not type(labels[0]):
+            raise ValueError(
+                f"{records.path}, record {index + 1}: {label_field}={label!r} is {type(label).__name__}, the labels before it "
+                f"{type(labels[0]).__name__}; write all of them the same way"
+            )
+        texts.append(tuple(record[field] for field in text_fields))
+        labels.append(label)
+    return _Labelled(records.path, texts, labels, fingerprint(records.fingerprint, *text_fields, label_field))
+
+
+def _cut(part: _Labelled, fraction: float, seed: int) -> tuple[_Labelled, _Labelled]:
+    """A seeded random choice for validation; both sides keep the order of the file."""
+    check_fraction(fraction)
+    size = len(part.labels)
+    num_valid = round(size * fraction)
+    if not 0 < num_valid < size:
+        raise ValueError(
+            f"valid_fraction={fraction} of the {size} records of {part.where} leaves one side without rows; give more records, "
+            "another fraction, or valid_path"
+        )
+    valid = np.zeros(size, bool)
+    valid[np.random.default_rng(seed).permutation(size)[:num_valid]] = True
+    sides = []
+    for name, chosen in (("train", ~valid), ("val", valid)):
+        at = np.flatnonzero(chosen).tolist()
+        key = fingerprint(part.key, f"{name} of {fraction} by {seed}")
+        sides.append(_Labelled(part.where, [part.texts[i] for i in at], [part.labels[i] for i in at], key))
+    return sides[0], sides[1]
+
+
+def _classes(found: dict[str, _Labelled]) -> list[Label]:
+    """The sorted labels of training, once every split is known to hold no other."""
+    train = found["train"]
+    classes = sorted(set(train.labels))
+    if len(classes) < 2:
+        raise ValueError(f"{train.where}: every training label is {classes[0]!r}; there is nothing to tell apart")
+    for name, part in found.items():
+        unseen = sorted(set(part.labels) - set(classes), key=repr)
+        if unseen:
+            seen = ", ".join(map(repr, classes[:20])) + (", …" if len(classes) > 20 else "")
+            raise ValueError(
+                f"{part.where}: label {unseen[0]!r} of the {name} split is never seen in training, which has {seen}; remove its "
+                f"{part.labels.count(unseen[0])} rows or add it to the training data"
+            )
+    return classes
+
+
+def _token_ids(texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer) -> Iterable[list[list[int]]]:
+    for first in range(0, len(texts), _CHUNK):
+        chunk = texts[first : first + _CHUNK]
+        encoded = iter(tokenizer.encode_batch_fast([text for row in chunk for text in row], add_special_tokens=False))
+        for row in chunk:
+            yield [next(encoded).ids for _ in row]
+
+
+def _shorten(texts: list[list[int]], room: int) -> list[list[int]]:
+    """Cuts the ends off, of the longer text first, until all fit into `room` tokens."""
+    if len(texts) == 1:
+        return [texts[0][:room]]
+    first, second = map(len, texts)
+    kept = min(first, max(room - second, (room + 1) // 2))
+    return [texts[0][:kept], texts[1][: room - kept]]

@@ -1,0 +1,234 @@
+"""The hall: a page's blocks become data, model and objective; `run.py` beside it trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from tokenizers import Tokenizer
+
+from research import config, provenance
+from research.batch import Dataset, Spec
+from research.build import Block, build, check, resolve
+from research.data import DATA
+from research.data.tokenizers import facts, from_json
+from research.models import HEADS, MODELS, Model
+from research.objectives import OBJECTIVES
+from research.training.checkpoint import complete_steps, read_about, read_params
+from research.training.optimizer import OPTIMIZERS
+from research.training.sharding import make_mesh
+from research.types import Objective
+
+Nested = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Logging:
+    every: int = 20
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Checkpoints every `every` steps (0: one at the end); `metric` ranks the best ones that are kept."""
+
+    every: int = 0
+    keep_latest: int = 2
+    keep_best: int = 1
+    metric: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    fall_back: bool = False  # go back to the previous complete checkpoint where the newest is damaged
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """The validation split, whole, every `every` steps (0: only at the end); floors and samples at the end."""
+
+    every: int = 0
+    batch_size: int = 0  # 0: the training batch size
+    floors: bool = True
+    samples: tuple[str, ...] = ()  # texts to fill or to continue at the end
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What finetuning changes, and how fast: rates fall by `layer_decay` from each layer to the one below it."""
+
+    freeze_backbone: bool = False
+    freeze_layers: int = 0
+    layer_decay: float = 1.0
+
+
+@dataclass(frozen=True)
+class Page:
+    """Every key of a page. Blocks without a default belong on it."""
+
+    data: Annotated[Nested, Block("data", DATA)]
+    objective: Annotated[Nested, Block("objective", OBJECTIVES)]
+    optimizer: Annotated[Nested, Block("optimizer", OPTIMIZERS)]
+    num_steps: int
+    batch_size: int
+    model: Annotated[Nested, Block("model", MODELS)] = field(default_factory=dict)
+    head: Annotated[Nested, Block("head", HEADS)] = field(default_factory=dict)
+    seed: int = 0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    init_from: str = ""
+    weights: Literal["pretrained", "scratch"] = "pretrained"
+    tuning: Annotated[Nested, Block("tuning", {"": Tuning})] = field(default_factory=dict)
+    mesh: Annotated[Nested, Block("mesh", {"": make_mesh})] = field(default_factory=dict)
+    log: Annotated[Nested, Block("log", {"": Logging})] = field(default_factory=dict)
+    checkpoint: Annotated[Nested, Block("checkpoint", {"": Saving})] = field(default_factory=dict)
+    evaluation: Annotated[Nested, Block("evaluation", {"": Evaluating})] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: wanted 1 or more")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size={self.batch_size} does not divide into accumulate={self.accumulate} microbatches; "
+                f"use a multiple of {self.accumulate}"
+            )
+
+
+PAGE = {"": Page}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, ready to use; `about` is what its checkpoint says of it (model, head, objective, data blocks)."""
+
+    model: Model
+    params: Any
+    objective: Objective
+    spec: Spec
+    about: Mapping[str, Any]
+    step: int
+    tokenizer: Tokenizer | None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a page builds, before anything runs."""
+
+    page: Page
+    as_read: dict[str, Any]
+    dataset: Dataset
+    objective: Objective
+    about: dict[str, Any]
+    flops_per_example: float
+    origin: Trained | None
+
+
+def load_page(argument: str, overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The checked page of FILE[:variant], with overrides; the head's name follows from the objective's."""
+    return config.load_page(argument, overrides, PAGE, prepare=_name_head)
+
+
+def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = print) -> Experiment:
+    """Data, model and objective of a page; starts from `init_from` where the page names a run.
+
+    Raises:
+      ValueError: anything on the page, or in the data, that cannot work.
+    """
+    check(as_read, PAGE, kind="", offered=config.OFFERED)
+    page = Page(**as_read)
+    origin = open_trained(Path(page.init_from)) if page.init_from else None
+    data = dict(page.data)
+    if origin is not None:
+        if page.model:
+            raise ValueError("the page has a model block and init_from, which brings its own; remove one of the two")
+        data["tokenizer"] = {"name": "file", "path": str(Path(page.init_from) / "tokenizer.json")}
+    elif not page.model:
+        raise ValueError(
+            "model is missing; set it on the page, or start from a finished run with --config.init_from=DIR"
+        )
+    dataset = build(data, DATA, kind="data")
+    for line in provenance.describe_data(dataset):
+        say(line)
+    objective, about = build_objective(page, dataset.spec, origin)
+    length = dataset.spec.length
+    backbone = build(about["model"], MODELS, kind="model")
+    if length > about["model"]["length"] > 0:
+        raise ValueError(
+            f"data.length={length} is longer than the model's {about['model']['length']} positions; "
+            f"use data.length={about['model']['length']} or less"
+        )
+    about |= {"tokenizer": dataset.tokenizer, "data": data, "label_names": list(dataset.spec.label_names)}
+    head_flops = 6.0 * backbone.width * dataset.spec.vocab_size if about["head"]["name"] == "language" else 0.0
+    share = getattr(objective, "rate", 1.0) if getattr(objective, "gather", False) else 1.0
+    flops = length * (backbone.num_flops(length) + share * head_flops)
+    return Experiment(page, as_read, dataset, objective, about, flops, origin)
+
+
+def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Objective, dict[str, Any]]:
+    """The objective with its model, and the resolved blocks that describe both."""
+    kind = OBJECTIVES[page.objective["name"]]
+    offers = spec.offers() | {"dtype": compute_dtype(page.dtype), "param_dtype": page.param_dtype}
+    if origin is None:
+        model = resolve(page.model, MODELS, kind="model", **(offers | {"causal": kind.causal}))
+    else:
+        model = {**origin.about["model"], **{key: offers[key] for key in ("dtype", "param_dtype")}}
+        if model["vocab_size"] != spec.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {spec.vocab_size} tokens, the model of {page.init_from} {model['vocab_size']}; "
+                "use that run's tokenizer.json"
+            )
+    backbone = build(model, MODELS, kind="model")
+    head_block = dict(page.head)
+    if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
+        head_block = dict(origin.about["head"])
+    head = resolve(head_block, HEADS, kind="head", **(offers | {"width": backbone.width}))
+    joined = Model(backbone.module(), build(head, HEADS, kind="head"))
+    objective = build(page.objective, OBJECTIVES, kind="objective", model=joined, **offers)
+    return objective, {"model": model, "head": head, "objective": dict(page.objective)}
+
+
+def compute_dtype(wanted: str) -> str:
+    """`auto` is bfloat16 where every device computes in it natively, else float32."""
+    if wanted != "auto":
+        return wanted
+    device = jax.devices()[0]
+    if device.platform == "tpu":
+        return "bfloat16"
+    capability = float(getattr(device, "compute_capability", 0) or 0) if device.platform == "gpu" else 0.0
+    return "bfloat16" if capability >= 8.0 else "float32"
+
+
+def open_trained(workdir: Path, *, step: int | None = None) -> Trained:
+    """The newest checkpoint of a run (or the one of `step`), its model and objective.
+
+    Raises:
+      ValueError: no run there, no complete checkpoint, or a damaged one.
+    """
+    directory = Path(workdir) / "checkpoints"
+    steps = complete_steps(directory) if directory.is_dir() else []
+    if not steps:
+        raise ValueError(f"{workdir} holds no complete checkpoint; give the --workdir of a run that has saved one")
+    chosen = steps[-1] if step is None else step
+    if chosen not in steps:
+        raise ValueError(f"{workdir} has no checkpoint {chosen}; it has {', '.join(map(str, steps))}")
+    about = read_about(directory, chosen)
+    backbone = build(about["model"], MODELS, kind="model")
+    model = Model(backbone.module(), build(about["head"], HEADS, kind="head"))
+    tokenizer = from_json(about["tokenizer"]) if about["tokenizer"] else None
+    known = facts(tokenizer) if tokenizer else {}
+    spec = Spec(length=about["data"]["length"], label_names=tuple(about["label_names"]), **known)
+    objective = build(about["objective"], OBJECTIVES, kind="objective", model=model, **spec.offers())
+    params = jax.tree.map(jnp.asarray, read_params(directory, chosen))
+    return Trained(model, params, objective, spec, about, chosen, tokenizer)
+
+
+def _name_head(page: dict[str, Any]) -> None:
+    objective = page.get("objective")
+    if isinstance(objective, dict) and objective.get("name") in OBJECTIVES:
+        head = page.setdefault("head", {})
+        head.setdefault("name", OBJECTIVES[objective["name"]].head)

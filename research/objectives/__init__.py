@@ -1,0 +1,7 @@
+"""Menu of objectives."""
+
+from research.objectives.causal_lm import CausalLM
+from research.objectives.classification import Classification
+from research.objectives.masked_lm import MaskedLM
+
+OBJECTIVES = {"masked_lm": MaskedLM, "causal_lm": CausalLM, "classification": Classification}

@@ -1,0 +1,58 @@
+"""Classification of a row: one of C labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from research.objectives.text import encode, features, init, mean_over, real_examples
+from research.ops.cross_entropy import cross_entropy
+from research.types import Batch, Features, Keys, Loss, Variables
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Mean cross-entropy of the label, in nats; the model reads both ways unless its pretraining was causal."""
+
+    model: nn.Module
+    num_classes: int
+    label_smoothing: float = 0.0
+
+    couples_examples = False
+    causal = False
+    head = "classification"
+
+    def init(self, rng: jax.Array, batch: Batch) -> Variables:
+        mask = batch["segment_ids"] > 0
+        return init(self.model, rng, batch, lambda model, hidden: model.classify(hidden, mask, train=False))
+
+    def logits(
+        self, variables: Variables, batch: Batch, *, train: bool = False, dropout: jax.Array | None = None
+    ) -> Float[Array, "B C"]:
+        hidden = encode(self.model, variables, batch, train=train, dropout=dropout)
+        rngs = {}
+        if train and dropout is not None:
+            rngs["dropout"] = jax.random.fold_in(dropout, 1)
+        return self.model.apply(
+            {"params": variables["params"]}, hidden, batch["segment_ids"] > 0, train=train, method="classify", rngs=rngs
+        )
+
+    def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
+        logits = self.logits(variables, batch, train=train, dropout=rng.dropout)
+        where = real_examples(batch)
+        smoothing = self.label_smoothing if train else 0.0
+        losses = cross_entropy(logits, batch["label"], where, label_smoothing=smoothing)
+        correct = (jnp.argmax(logits, axis=-1) == batch["label"]) & where
+        loss = mean_over(losses, where)
+        return Loss(terms={"loss": (1.0, loss)}, metrics={"accuracy": mean_over(correct, where)})
+
+    def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Per-example results for evaluation: probabilities [B C]."""
+        return {"probabilities": jax.nn.softmax(self.logits(variables, batch), axis=-1)}
+
+    def features(self, variables: Variables, batch: Batch) -> Features:
+        return features(self.model, variables, batch)

@@ -1,0 +1,63 @@
+"""What the text objectives share: running a model on a batch, and starting one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from research.metrics import Mean
+from research.types import Batch, Features, Variables
+
+
+def encode(
+    model: nn.Module,
+    variables: Variables,
+    batch: Batch,
+    *,
+    tokens: Array | None = None,
+    train: bool = False,
+    dropout: jax.Array | None = None,
+) -> Float[Array, "B L D"]:
+    """The backbone's vectors; `tokens` stand in for the batch's own (after corruption)."""
+    hidden, _ = model.apply(
+        {"params": variables["params"]},
+        batch["tokens"] if tokens is None else tokens,
+        positions=batch["positions"],
+        segment_ids=batch["segment_ids"],
+        train=train,
+        rngs={"dropout": dropout} if train and dropout is not None else {},
+    )
+    return hidden
+
+
+def init(model: nn.Module, rng: jax.Array, batch: Batch, head: Any) -> Variables:
+    """Parameters of the backbone and the head; `head(model, hidden)` runs the head once so that it is made too."""
+
+    def both(module: Any, tokens: Array, positions: Array, segment_ids: Array) -> Any:
+        hidden, _ = module(tokens, positions=positions, segment_ids=segment_ids)
+        return head(module, hidden)
+
+    made = model.init(rng, batch["tokens"], batch["positions"], batch["segment_ids"], method=both)
+    return {"params": made["params"]}
+
+
+def features(model: nn.Module, variables: Variables, batch: Batch) -> Features:
+    """The vectors of every position, and their mean over real ones."""
+    hidden = encode(model, variables, batch).astype(jnp.float32)
+    mask = batch["segment_ids"] > 0
+    total = jnp.sum(jnp.where(mask[:, :, None], hidden, 0.0), axis=1)
+    return Features(pooled=total / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None], sequence=hidden, mask=mask)
+
+
+def real_examples(batch: Batch) -> Array:
+    """True for the rows that count: all of them but the padding of the last evaluation batch."""
+    return batch["example_mask"] if "example_mask" in batch else jnp.ones(batch["tokens"].shape[0], bool)
+
+
+def mean_over(values: Array, where: Array) -> Mean:
+    """Sum of `values` and number of trues; values are expected to be 0 where not counted."""
+    return Mean(jnp.sum(values.astype(jnp.float32)), jnp.sum(where.astype(jnp.float32)))

@@ -1,0 +1,250 @@
+"""The hall's other half: an experiment on its devices, from the first batch to the last checkpoint and the report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from research import provenance
+from research.batch import AXES
+from research.build import build
+from research.data.stream import TrainStream, eval_batches
+from research.door import take_flags
+from research.evaluation import scores
+from research.evaluation.means import sums_over
+from research.evaluation.report import write_report
+from research.experiment import Evaluating, Experiment, Logging, Page, Saving, Tuning, load_page, open_experiment
+from research.training.checkpoint import Checkpoints, restore_latest
+from research.training.devices import peak_flops
+from research.training.diagnosis import first_bad_layer
+from research.training.hooks import Evaluate, Save, StopAtBadStep, join, separate
+from research.training.log import Log
+from research.training.loop import fit
+from research.training.optimizer import OPTIMIZERS, layer_multipliers
+from research.training.sharding import batch_shardings, make_mesh, put_batch
+from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, weights
+from research.training.step import make_eval_step, make_train_step
+from research.types import Batch
+
+
+class Run:
+    """An experiment with its mesh, shardings and compiled steps."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        page = experiment.page
+        self.experiment, self.page, self.objective = experiment, page, experiment.objective
+        self.mesh = build(page.mesh, {"": make_mesh}, kind="mesh")
+        parts = page.accumulate * self.mesh.size
+        if page.batch_size % parts:
+            raise ValueError(
+                f"batch_size={page.batch_size} does not divide over {self.mesh.size} devices x {page.accumulate} "
+                f"microbatches; use a multiple of {parts}"
+            )
+        examples = experiment.dataset.splits["train"].examples
+        self.stream = TrainStream(examples, seed=page.seed, batch_size=page.batch_size)
+        first = self.stream.batch_at(0)
+        self._batch_shardings = batch_shardings(first, AXES, self.mesh)
+        self.first_batch = put_batch(first, self._batch_shardings)
+        self.optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", num_steps=page.num_steps)
+        tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
+        params = nn.meta.unbox(abstract_params(self.objective, self.first_batch))
+        multipliers = layer_multipliers(params, **dataclasses.asdict(tuning)) if tuning != Tuning() else None
+        transform = self.optimizer.transform(params, multipliers)
+        self._transform = transform
+        self.abstract = abstract_state(self.objective, transform, self.first_batch, self.mesh, ema=page.ema_decay > 0.0)
+        self.shardings = shardings_of(self.abstract)
+        step = make_train_step(
+            self.objective,
+            transform,
+            self.optimizer.schedule,
+            seed=page.seed,
+            accumulate=page.accumulate,
+            ema_decay=page.ema_decay,
+        )
+        self.train_step = jax.jit(
+            step,
+            in_shardings=(self.shardings, self._batch_shardings),
+            out_shardings=(self.shardings, None),
+            donate_argnums=(0,),
+        )
+        self._eval_step = jax.jit(make_eval_step(self.objective, seed=page.seed))
+        self._outputs = jax.jit(self.objective.outputs) if hasattr(self.objective, "outputs") else None
+
+    def start(self, directory: Path, *, fall_back: bool) -> tuple[TrainState, dict[str, Any] | None]:
+        """The newest checkpoint's state and host part, or a fresh state and None."""
+        params, rest = separate(self.abstract)
+        restored = restore_latest(directory, params=params, state=rest, fall_back=fall_back)
+        if restored is not None:
+            return join(restored.params, restored.state), restored.host
+        origin = self.experiment.origin
+        given = None
+        if origin is not None and self.page.weights == "pretrained":
+            given = dict(origin.params)
+            if origin.about["head"] != self.experiment.about["head"]:
+                del given["head"]
+        state = init_state(
+            self.objective,
+            self._transform,
+            self.first_batch,
+            seed=self.page.seed,
+            shardings=self.shardings,
+            given=given,
+        )
+        return state, None
+
+    def batches(self, *, start: int) -> Iterator[Batch]:
+        """Global batches from the example `start` on, on the devices."""
+        for batch in self.stream.batches(start=start):
+            yield put_batch(batch, self._batch_shardings)
+
+    def evaluate(self, state: TrainState, split: str) -> dict[str, float]:
+        """Scores of a whole split, under `split/…`."""
+        variables = {**state.variables, "params": weights(state)}
+        dataset = self.experiment.dataset
+        sums = sums_over(self._eval_step, variables, self._eval_batches(split))
+        return scores.of_split(sums, dataset, split, objective=self.experiment.about["objective"]["name"])
+
+    def outputs(self, state: TrainState, split: str) -> dict[str, np.ndarray]:
+        """The objective's per-example outputs over a split, in its order; empty where it has none."""
+        if self._outputs is None:
+            return {}
+        variables = {**state.variables, "params": weights(state)}
+        found = []
+        for batch in self._eval_batches(split):
+            real = np.asarray(batch["example_mask"])
+            found.append({key: np.asarray(value)[real] for key, value in self._outputs(variables, batch).items()})
+        return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+
+    def explain(self, state: TrainState, bad: int) -> str:
+        """What went wrong at step `bad` (counted from 0), by running its batch again."""
+        batch = put_batch(self.stream.batch_at(bad), self._batch_shardings)
+        cause = first_bad_layer(self.objective, state, batch, seed=self.page.seed)
+        first = bad * self.page.batch_size
+        return (
+            f"step {bad + 1} is not finite: {cause}; its batch is examples {first} to {first + self.page.batch_size - 1}; "
+            "nothing was updated since and the last checkpoint is good; lower optimizer.peak_rate or look at that batch "
+            "with `python -m research.inspect`"
+        )
+
+    def describe(self, state: TrainState) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"]))
+        device = jax.devices()[0]
+        about = self.experiment.about
+        return (
+            f"{about['objective']['name']} · {about['model']['name']} · {count / 1e6:.2f} M parameters · "
+            f"{about['model']['dtype']} · {self.mesh.size} x {device.device_kind}"
+        )
+
+    def _eval_batches(self, split: str) -> Iterator[Batch]:
+        settings: Evaluating = build(self.page.evaluation, {"": Evaluating}, kind="evaluation")
+        size = settings.batch_size or self.page.batch_size
+        size = -(-size // self.mesh.size) * self.mesh.size
+        shardings = None
+        for batch in eval_batches(self.experiment.dataset.splits[split].examples, batch_size=size):
+            shardings = shardings or batch_shardings(batch, AXES, self.mesh)
+            yield put_batch(batch, shardings)
+
+
+def run_training(door: Literal["pretrain", "finetune"], arguments: Sequence[str]) -> int:
+    """A training door's whole work: from flags to the last checkpoint, result.json and report.html."""
+    started = time.perf_counter()
+    overrides, rest = take_flags(arguments)
+    parser = argparse.ArgumentParser(prog=f"research.{door}", allow_abbrev=False)
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:variant]", help="a page; single keys by --config.key=value"
+    )
+    parser.add_argument("--workdir", required=True, type=Path, help="where the run is kept; an unfinished one goes on")
+    flags = parser.parse_args(rest)
+    page = load_page(flags.config, overrides)
+    if door == "finetune" and not page.get("init_from"):
+        raise ValueError("finetune starts from a finished run; give --config.init_from=DIR (its --workdir)")
+    if door == "pretrain" and page.get("weights", "pretrained") != "pretrained":
+        raise ValueError("weights=scratch belongs to finetune; pretrain without init_from starts from scratch")
+    provenance.check_workdir(flags.workdir, page)
+    experiment = open_experiment(page)
+    train(experiment, flags.workdir, command=[f"research.{door}", *arguments], started=started)
+    return 0
+
+
+def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], started: float) -> dict[str, Any]:
+    """Runs an experiment in a workdir, or continues it there; returns what result.json holds."""
+    page = experiment.page
+    saving: Saving = build(page.checkpoint, {"": Saving}, kind="checkpoint")
+    settings: Logging = build(page.log, {"": Logging}, kind="log")
+    evaluating: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
+    run = Run(experiment)
+    before = provenance.read_config(workdir)
+    kept = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric", "mode")}
+    with jax.set_mesh(run.mesh), Checkpoints(workdir / "checkpoints", about=experiment.about, **kept) as checkpoints:
+        state, host = run.start(workdir / "checkpoints", fall_back=saving.fall_back)
+        if before is not None:
+            rates = build(before["optimizer"], OPTIMIZERS, kind="optimizer", num_steps=before["num_steps"]).schedule
+            provenance.check_schedule(
+                experiment.as_read, before, rates=run.optimizer.schedule, rates_before=rates, step=int(state.step)
+            )
+        provenance.begin(workdir, experiment.as_read, command=command, dataset=experiment.dataset)
+        with _open_log(run, workdir, settings, started) as log:
+            if host is not None:
+                log.resume(int(state.step), host["window"])
+                log.say(f"continuing from step {int(state.step)}")
+            log.say(run.describe(state))
+            ends = {"num_steps": page.num_steps}
+            health = StopAtBadStep(run.explain, every=settings.every, **ends)
+            evaluate = Evaluate(lambda state: run.evaluate(state, "val"), log, every=evaluating.every, **ends)
+            save = Save(checkpoints, log, evaluate, health, every=saving.every, batch_size=page.batch_size, **ends)
+            with save:
+                batches = log.watch(run.batches(start=int(state.step) * page.batch_size))
+                state = fit(
+                    run.train_step, state, batches, num_steps=page.num_steps, hooks=(log, health, evaluate, save)
+                )
+            checkpoints.wait()
+            return _finish(run, state, workdir, log, evaluating, started)
+
+
+def _open_log(run: Run, workdir: Path, settings: Logging, started: float) -> Log:
+    peak = peak_flops(jax.devices()[0].device_kind, run.experiment.about["model"]["dtype"])
+    return Log(
+        workdir,
+        every=settings.every,
+        num_steps=run.page.num_steps,
+        batch_size=run.page.batch_size,
+        tokens_per_example=run.experiment.dataset.spec.length,
+        rate=run.optimizer.schedule,
+        started=started,
+        flops_per_example=run.experiment.flops_per_example,
+        peak_flops=None if peak is None else peak * run.mesh.size,
+        tensorboard=settings.tensorboard,
+    )
+
+
+def _finish(
+    run: Run, state: TrainState, workdir: Path, log: Log, evaluating: Evaluating, started: float
+) -> dict[str, Any]:
+    """The final evaluation of every split that is not trained on, its floors, samples, result.json and report.html."""
+    dataset = run.experiment.dataset
+    result: dict[str, Any] = {"step": run.page.num_steps}
+    for split in [name for name in ("val", "test") if name in dataset.splits]:
+        result |= run.evaluate(state, split)
+        result |= scores.of_outputs(run.outputs(state, split), dataset, split)
+        if evaluating.floors:
+            result |= scores.floors(dataset, split, objective=run.experiment.about["objective"]["name"])
+    result["first_step_seconds"] = log.first_step_seconds
+    result["peak_memory_mb"] = provenance.peak_memory_mb()
+    result["wall_seconds"] = time.perf_counter() - started
+    provenance.write_json(workdir / "result.json", result)
+    for line in scores.summary(result):
+        log.say(line)
+    shown = []
+    provenance.write_json(workdir / "samples.json", shown)
+    for sample in shown:
+        log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")
+    log.say(f"report: {write_report(workdir)}")
+    return result

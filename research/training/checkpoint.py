@@ -1,0 +1,385 @@
+"""Checkpoints: written in the background, complete or absent, and verified byte by byte before they are read.
+
+DIRECTORY/STEP/ holds what Orbax writes (`params`, the weights to evaluate, publish and finetune; `state`, all the rest
+of the run on the device), then `about.json` (what the weights are), `host.json` (the run on the host) and, last, the
+seal of `step_folder.py`, without which the step does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1
+
+from research.training.step_folder import (
+    CheckpointDamaged,
+    agree,
+    as_json,
+    complete_steps,
+    find_damage,
+    is_writer,
+    remove,
+    remove_incomplete,
+    seal,
+    verify,
+    write,
+)
+
+_HEADROOM = 1.1  # metadata and indices on top of the arrays
+_WRITE_ERRORS = (OSError, RuntimeError, ValueError, LookupError)  # tensorstore reports a failed write as any of these
+
+# Orbax reports every phase of every save and load through absl; what a user must know reaches them as exceptions.
+logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
+
+Mode = Literal["min", "max"]
+Flat = dict[tuple[str, ...], Any]
+
+
+class SaveFailed(RuntimeError):
+    """A checkpoint could not be written; those before it are intact."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One checkpoint, loaded: `params` and `state` as jax arrays, the rest as it was given to `save`."""
+
+    step: int
+    params: Any
+    state: Any
+    host: dict[str, Any]
+    metrics: dict[str, float]
+    about: dict[str, Any]
+
+
+class Checkpoints:
+    """The writer of a run's checkpoints. Keeps the `keep_latest` newest and the `keep_best` best by `metric`.
+
+    `about` is any JSON that makes the weights usable alone (model config, tokenizer, preprocessing). With several
+    processes all of them make the same calls; process 0 writes the JSON files and removes old steps. One writer per
+    directory: opening it removes what an earlier writer left incomplete.
+
+    Raises:
+      ValueError: `keep_latest` below 1, an unknown `mode`, `about` is not JSON, or the directory cannot be made.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        about: Mapping[str, Any],
+        keep_latest: int = 2,
+        keep_best: int = 1,
+        metric: str = "",
+        mode: Mode = "min",
+    ):
+        if keep_latest < 1 or keep_best < 0:
+            raise ValueError(f"keep_latest={keep_latest}, keep_best={keep_best}; wanted at least 1 and at least 0")
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode={mode!r}; use 'min' or 'max'")
+        self._directory = Path(directory).absolute()
+        self._about = as_json(about, "about")
+        self._keep_latest, self._keep_best = keep_latest, keep_best
+        self._metric = metric
+        self._mode: Mode = mode
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        problem = None
+        if is_writer():
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True)
+                remove_incomplete(self._directory)
+            except OSError as error:
+                problem = ValueError(f"cannot keep checkpoints in {self._directory}: {error}; choose another --workdir")
+        agree(problem, ValueError(f"process 0 cannot keep checkpoints in {self._directory}; see its log"))
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def save(
+        self, step: int, *, params: Any, state: Any, host: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Returns once the arrays are on the host (their buffers may be donated); the rest happens in the background.
+
+        `params` and `state` are pytrees of jax arrays, random keys as raw key data; `host` is any JSON.
+
+        Raises:
+          SaveFailed: this save does not fit on the disk, or the one before it failed.
+          ValueError: the step is saved already, a leaf cannot be stored, or `metrics` are given without `metric`.
+        """
+        self.wait()
+        items = {name: _nested(tree, name) for name, tree in (("params", params), ("state", state))}
+        items = {name: tree for name, tree in items.items() if tree}  # Orbax refuses an empty tree
+        if metrics and self._metric and self._metric not in metrics:
+            raise ValueError(f"metric={self._metric!r} is not measured; use one of {', '.join(sorted(metrics))}")
+        numbers = {name: float(value) for name, value in metrics.items()}
+        host_text = as_json({"host": dict(host), "metrics": numbers}, "host")
+        agree(self._obstacle(step, items) if is_writer() else None, SaveFailed(f"process 0 cannot save step {step}"))
+        try:
+            response = _start_writing(self._directory / str(step), items)
+        except _WRITE_ERRORS as error:
+            raise self._give_up(step, error) from error
+        self._pending = self._worker.submit(self._finish, step, response, host_text)
+
+    def wait(self) -> None:
+        """Returns when no save is under way. Raises SaveFailed if the last one failed, once."""
+        if self._pending is None:
+            return
+        error = self._pending.exception()
+        self._pending = None
+        agree(error, SaveFailed("another process could not write its part of the checkpoint; see its log"))
+
+    def close(self) -> None:
+        """Waits, and ends the background thread."""
+        try:
+            self.wait()
+        finally:
+            self._worker.shutdown()
+
+    def steps(self) -> list[int]:
+        """The complete steps, ascending."""
+        return complete_steps(self._directory)
+
+    def latest(self) -> int | None:
+        return max(self.steps(), default=None)
+
+    def best(self) -> int | None:
+        """The step with the best metric; of equals the later; None where no step has it."""
+        return best_step(self._directory, metric=self._metric, mode=self._mode)
+
+    def _obstacle(self, step: int, items: Mapping[str, Any]) -> Exception | None:
+        """What stands in the way of a save; clears what an earlier save left there."""
+        try:
+            remove_incomplete(self._directory)
+            for later in [known for known in self.steps() if known >= step]:
+                if not find_damage(self._directory / str(later)):
+                    return ValueError(f"checkpoint {later} is in {self._directory} already; save a later step")
+                remove(self._directory / str(later))  # the run was told to go back to the one before it
+            needed = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
+            free = shutil.disk_usage(self._directory).free
+        except OSError as error:
+            return self._failure(step, str(error))
+        if free < needed:
+            return self._failure(step, f"it needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free")
+        return None
+
+    def _finish(self, step: int, response: v1.AsyncResponse[None], host_text: str) -> None:
+        """The background part. Orbax's result means that the arrays of all processes are on the disk."""
+        folder = self._directory / str(step)
+        try:
+            response.result()
+            if is_writer():
+                write(folder / "about.json", self._about)
+                write(folder / "host.json", host_text)
+                seal(folder)
+        except _WRITE_ERRORS as error:
+            raise self._give_up(step, error) from error
+        if is_writer():
+            self._remove_old(step)
+
+    def _remove_old(self, saved: int) -> None:
+        steps = self.steps()
+        ranked = _ranked(self._directory, steps, self._metric, self._mode)
+        kept = {*steps[-self._keep_latest :], *ranked[: self._keep_best]}
+        try:
+            for step in set(steps) - kept:
+                remove(self._directory / str(step))
+        except OSError as error:
+            raise SaveFailed(f"checkpoint {saved} is saved, but an older one cannot be removed: {error}") from error
+
+    def _give_up(self, step: int, error: Exception) -> SaveFailed:
+        if is_writer():
+            with contextlib.suppress(OSError):  # Orbax's other threads may still write there; the next save clears it
+                remove_incomplete(self._directory)
+        full = "No space left on device" in str(error)
+        return self._failure(step, "the disk is full" if full else str(error).strip().split("\n")[0][:300])
+
+    def _failure(self, step: int, cause: str) -> SaveFailed:
+        newest = self.latest()
+        intact = "there is no earlier one" if newest is None else f"checkpoint {newest} is intact"
+        return SaveFailed(
+            f"checkpoint {step} was not saved in {self._directory}: {cause}; {intact}; "
+            "free space there (or mend what is named) and start the same command again"
+        )
+
+
+def best_step(directory: Path, *, metric: str, mode: Mode) -> int | None:
+    """The complete step with the best `metric`; of equals the later; None where no step has it."""
+    return next(iter(_ranked(directory, complete_steps(directory), metric, mode)), None)
+
+
+def restore_latest(directory: Path, *, params: Any, state: Any, fall_back: bool) -> Restored | None:
+    """Restores the newest complete checkpoint; None where there is none. Arguments as for `restore`.
+
+    Raises:
+      CheckpointDamaged: it is damaged; with `fall_back` only when all of them are.
+    """
+    steps = complete_steps(directory)
+    for step in reversed(steps):
+        try:
+            return restore(directory, step, params=params, state=state)
+        except CheckpointDamaged:
+            if not fall_back or step == steps[0]:
+                raise
+    return None
+
+
+def restore(directory: Path, step: int, *, params: Any, state: Any) -> Restored:
+    """Restores one checkpoint onto the shardings of the abstract pytrees `params` and `state` (ShapeDtypeStruct).
+
+    Any mesh will do, whatever the mesh of the save. A leaf without a sharding goes to the first device.
+
+    Raises:
+      CheckpointDamaged: a file differs from what was written.
+      ValueError: no such step; or leaves that are missing, extra, or of another shape or dtype (all are listed).
+    """
+    folder = verify(directory, step, ("",))
+    host = json.loads((folder / "host.json").read_text())
+    return Restored(
+        step=step,
+        params=_load(folder, "params", params, whole=True),
+        state=_load(folder, "state", state, whole=True),
+        host=host["host"],
+        metrics=host["metrics"],
+        about=json.loads((folder / "about.json").read_text()),
+    )
+
+
+def read_params(directory: Path, step: int, like: Any = None) -> Any:
+    """The weights alone: as nested dicts of numpy arrays, or as jax arrays `like` an abstract pytree.
+
+    `like` may be part of the tree (an encoder without its head): the rest is not read. Raises as `restore` does.
+    """
+    folder = verify(directory, step, ("params/",))
+    if like is not None:
+        return _load(folder, "params", like, whole=False)
+    stored = _stored(folder, "params")
+    on_host = jax.tree.map(lambda _: np.ndarray, stored)
+    with v1.Context():
+        return v1.load(str(folder), on_host, checkpointable_name="params") if stored else {}
+
+
+def read_about(directory: Path, step: int) -> dict[str, Any]:
+    """What the weights are, as given to `Checkpoints`. Raises as `restore` does."""
+    return json.loads((verify(directory, step, ("about.json",)) / "about.json").read_text())
+
+
+def read_host(directory: Path, step: int) -> dict[str, Any]:
+    """The run on the host, as given to `save`. Raises as `restore` does."""
+    return json.loads((verify(directory, step, ("host.json",)) / "host.json").read_text())["host"]
+
+
+def _start_writing(folder: Path, items: Mapping[str, Any]) -> v1.AsyncResponse[None]:
+    context = v1.Context()
+    context.asynchronous.create_directories_asynchronously = False  # a full disk is then an error here, not a timeout
+    with context:
+        return v1.save_checkpointables_async(str(folder), dict(items))
+
+
+def _load(folder: Path, item: str, abstract: Any, *, whole: bool) -> Any:
+    wanted = {name: _on_device(leaf) for name, leaf in _flat(abstract).items()}
+    _check_leaves(wanted, _flat(_stored(folder, item)), f"{item} of checkpoint {folder}", whole=whole)
+    treedef = jax.tree.structure(abstract)
+    if not wanted:
+        return jax.tree.unflatten(treedef, [])
+    context = v1.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        loaded = _flat(v1.load(str(folder), _nest(wanted), checkpointable_name=item))
+    for name, leaf in wanted.items():  # Orbax leaves the abstract leaf in place of what it does not find
+        array = loaded.get(name)
+        if not isinstance(array, jax.Array) or _describe(array) != _describe(leaf):
+            raise ValueError(f"{folder}: {item} {'/'.join(name)} came back as {array!r}, wanted {_describe(leaf)}")
+    return jax.tree.unflatten(treedef, [loaded[name] for name in wanted])
+
+
+def _check_leaves(wanted: Flat, stored: Flat, what: str, *, whole: bool) -> None:
+    problems = [f"missing {'/'.join(name)} {_describe(wanted[name])}" for name in wanted if name not in stored]
+    if whole:
+        problems += [f"extra {'/'.join(name)} {_describe(stored[name])}" for name in stored if name not in wanted]
+    for name in wanted.keys() & stored.keys():
+        have, want = _describe(stored[name]), _describe(wanted[name])
+        if have != want:
+            problems.append(f"{'/'.join(name)} is {have}, wanted {want}")
+    if problems:
+        listed = "; ".join(sorted(problems))
+        raise ValueError(f"{what} do not fit ({listed}); use the model and optimizer config that it was saved with")
+
+
+def _stored(folder: Path, item: str) -> Any:
+    """Shapes and dtypes of a stored item, as nested dicts."""
+    if not (folder / item).is_dir():
+        return {}
+    return v1.metadata(str(folder), checkpointable_name=item).metadata
+
+
+def _describe(leaf: Any) -> str:
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _on_device(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _nested(tree: Any, what: str) -> dict[str, Any]:
+    """The tree as nested dicts of names, whatever its containers: what Orbax stores does not depend on our classes.
+
+    Raises:
+      ValueError: a leaf that is not a jax array, is empty, or is a typed random key; or two leaves of one name.
+    """
+    flat = _flat(tree)
+    for name, leaf in flat.items():
+        if not isinstance(leaf, jax.Array) or leaf.size == 0 or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            found = f"{what} {'/'.join(name)} is {type(leaf).__name__} of shape {getattr(leaf, 'shape', None)}"
+            raise ValueError(f"{found}; save jax arrays that are not empty, random keys as their key data")
+    joined = {".".join(name) for name in flat}  # Orbax's own names of the leaves
+    if len(joined) != len(jax.tree.leaves(tree)) or "" in joined:
+        raise ValueError(f"{what}: leaves must have names, and different ones: {sorted(joined)}")
+    return _nest(_flat(tree, keep_empty=True))
+
+
+def _flat(tree: Any, *, keep_empty: bool = False) -> Flat:
+    """Leaves by the names on their path, in the order of `jax.tree.leaves`; with `keep_empty`, empty dicts too."""
+    is_leaf = (lambda node: isinstance(node, Mapping) and not node) if keep_empty else None
+    pairs = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
+    return {tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf for path, leaf in pairs}
+
+
+def _nest(flat: Flat) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        node = nested
+        for part in name[:-1]:
+            node = node.setdefault(part, {})
+        if name:
+            node[name[-1]] = leaf
+    return nested
+
+
+def _ranked(directory: Path, steps: list[int], metric: str, mode: str) -> list[int]:
+    """The steps that have the metric, best first, of equals the later first."""
+    values = {}
+    for step in steps:
+        folder = directory / str(step)
+        if find_damage(folder, ("host.json",)):  # restoring it is what reports that
+            continue
+        value = json.loads((folder / "host.json").read_text())["metrics"].get(metric, math.nan)
+        if not math.isnan(value):
+            values[step] = value if mode == "min" else -value
+    return sorted(values, key=lambda step: (values[step], -step))

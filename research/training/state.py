@@ -1,0 +1,122 @@
+"""Everything that a step changes, and how it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from research.training.optimizer import state_shardings
+from research.training.sharding import parameter_shardings, replicated
+from research.types import Batch, Objective, Params, Variables
+
+
+@struct.dataclass
+class TrainState:
+    """`variables` are {"params", "frozen", **model_state}; `ema` is None or an average of params.
+
+    `first_bad_step` is -1 until a loss or gradient is not finite; from then on nothing is updated.
+    """
+
+    step: jax.Array
+    variables: Variables
+    opt_state: Any
+    ema: Any
+    first_bad_step: jax.Array
+
+
+def weights(state: TrainState) -> Params:
+    """The parameters to evaluate, publish and finetune: the average where there is one."""
+    return state.variables["params"] if state.ema is None else state.ema
+
+
+def abstract_params(objective: Objective, batch: Batch) -> Any:
+    """Shapes, types and logical axis names of the parameters; nothing is computed."""
+    return jax.eval_shape(lambda: objective.init(jax.random.key(0), batch))["params"]
+
+
+def abstract_state(
+    objective: Objective, transform: optax.GradientTransformation, batch: Batch, mesh: Mesh, *, ema: bool
+) -> TrainState:
+    """The state's shapes and types, with a sharding at every leaf: optimizer state and average lie as the parameters do."""
+    whole = replicated(mesh)
+    boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), batch))
+    abstract = nn.meta.unbox(boxed)
+    placed = parameter_shardings(boxed, mesh)
+    opt_state = jax.eval_shape(transform.init, abstract["params"])
+    variables = jax.tree.map(_place, abstract, placed)
+    scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    return TrainState(
+        step=scalar,
+        variables=variables,
+        opt_state=jax.tree.map(
+            _place, opt_state, state_shardings(opt_state, abstract["params"], placed["params"], whole)
+        ),
+        ema=variables["params"] if ema else None,
+        first_bad_step=scalar,
+    )
+
+
+def shardings_of(abstract: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def _place(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def init_state(
+    objective: Objective,
+    transform: optax.GradientTransformation,
+    batch: Batch,
+    *,
+    seed: int,
+    shardings: TrainState,
+    given: Params | None = None,
+) -> TrainState:
+    """A fresh state, made where it will lie. `given` parameters replace the drawn ones of the same name.
+
+    Given ones enter as arguments between two jitted inits: in a closure they would be baked into the program.
+    """
+    draw = jax.jit(lambda rng, batch: nn.meta.unbox(objective.init(rng, batch)), out_shardings=shardings.variables)
+    variables = dict(draw(jax.random.key(seed), batch))
+    if given is not None:
+        variables["params"] = replace(variables["params"], given, shardings.variables["params"])
+    opt_state = jax.jit(transform.init, out_shardings=shardings.opt_state)(variables["params"])
+    ema = jax.tree.map(jnp.copy, variables["params"]) if shardings.ema is not None else None
+    scalars = jax.device_put((jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)), shardings.step)
+    return TrainState(scalars[0], variables, opt_state, ema, scalars[1])
+
+
+def replace(params: Params, given: Params, shardings: Any) -> Params:
+    """`params` with every leaf of `given` in the place of its namesake.
+
+    Raises:
+      ValueError: a given leaf has no namesake, or another shape; all such leaves are listed.
+    """
+    merged, faults = _merge(params, given, shardings, ())
+    if faults:
+        raise ValueError("the given weights do not fit the model: " + "; ".join(faults))
+    return merged
+
+
+def _merge(params: Any, given: Any, shardings: Any, path: tuple[str, ...]) -> tuple[Any, list[str]]:
+    if not isinstance(given, Mapping):
+        if isinstance(params, Mapping) or params.shape != given.shape:
+            wanted = "a subtree" if isinstance(params, Mapping) else params.shape
+            return params, [f"{'/'.join(path)} is {given.shape}, wanted {wanted}"]
+        return jax.device_put(given.astype(params.dtype), shardings), []
+    merged, faults = dict(params), []
+    for name, value in given.items():
+        if name not in params:
+            faults.append(f"{'/'.join((*path, name))} is unknown to the model")
+            continue
+        merged[name], more = _merge(params[name], value, shardings[name], (*path, name))
+        faults.extend(more)
+    return merged, faults

@@ -1,0 +1,59 @@
+"""The nouns that rooms share: trees of arrays, keys, the objective's protocol, and the axis letters.
+
+Axis letters: B batch, L length, M memory length, D width, H heads, K head size, F mlp, V vocabulary, N masked slots,
+C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+from flax import struct
+
+from research.metrics import Mean
+
+Params = Mapping[str, Any]
+Variables = Mapping[str, Any]  # {"params": trained, "frozen": given, **model_state}
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, Mean]
+Cache = dict[str, Any]  # what a model remembers between calls of generation
+
+
+@struct.dataclass
+class Keys:
+    """Random keys of one loss: `noise` is folded with each example's id, `dropout` belongs to the microbatch."""
+
+    noise: jax.Array
+    dropout: jax.Array
+
+
+@struct.dataclass
+class Loss:
+    """The scalar that is minimised is the sum over `terms` of coefficient · total / weight."""
+
+    terms: dict[str, tuple[float, Mean]]
+    metrics: Metrics
+    model_state: Mapping[str, Any] = struct.field(default_factory=dict)
+
+
+@struct.dataclass
+class Features:
+    """What a model knows of its input: one vector per example, and one per position with the mask of real ones."""
+
+    pooled: jax.Array  # [B D]
+    sequence: jax.Array  # [B L D]
+    mask: jax.Array  # bool [B L]
+
+
+class Objective(Protocol):
+    """What to learn: how to start, and how wrong we are. Holds no parameters."""
+
+    couples_examples: bool  # an example's loss depends on others in its batch
+
+    def init(self, rng: jax.Array, batch: Batch) -> Variables: ...
+
+    def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss: ...
+
+    def features(self, variables: Variables, batch: Batch) -> Features: ...
