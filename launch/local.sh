@@ -4,11 +4,12 @@
 #
 #   PYTHON=python3.12          the interpreter to build it with (3.11 to 3.13)
 #   GROUNDWORK_EXTRAS=cuda12   what to install beside the development tools: cuda12, cuda13, tpu, hf, or several by comma
-#   GROUNDWORK_VENV=FOLDER     where it lies (.venv of the checkout)
+#   GROUNDWORK_VENV=FOLDER     where it lies, from the root of the checkout (.venv)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=${GROUNDWORK_VENV:-$root/.venv}
+venv=${GROUNDWORK_VENV:-.venv}
+[[ $venv = /* ]] || venv=$root/$venv
 stamp=$venv/groundwork.stamp
 extras=dev${GROUNDWORK_EXTRAS:+,$GROUNDWORK_EXTRAS}
 

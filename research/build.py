@@ -1,7 +1,9 @@
-"""Config blocks into objects: a block is a `name` from a menu and arguments of that constructor, checked by its types."""
+"""Config blocks into objects: a block is a `name` from a menu and that constructor's arguments, checked by type."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -48,7 +50,7 @@ def resolve(block: Mapping[str, Any], menu: Menu, *, kind: str, **offered: Any) 
         value = arguments.get(key, default)
         nested = _block_of(annotation)
         if nested is not None and isinstance(value, Mapping):
-            value = resolve(value, nested.menu, kind=key) if value else {}
+            value = resolve(value, nested.menu, kind=key, **offered) if value else {}
         full[key] = value
     return full
 
@@ -57,11 +59,11 @@ def check(block: Mapping[str, Any], menu: Menu, *, kind: str, path: str = "", of
     """Raises ValueError where the block (and blocks within it) has an unknown key, a wrong type or a missing key."""
     constructor, arguments = _choose(block, Block(kind, menu), path)
     known = parameters(constructor)
-    for key, value in arguments.items():
-        here = f"{path}.{key}".lstrip(".")
+    for key in arguments:
         if key not in known:
-            raise ValueError(f"{here}: no such key; {nearest(key, known)}")
-        _check_value(value, known[key][0], here, offered)
+            raise ValueError(f"{path}.{key}".lstrip(".") + f": no such key; {nearest(key, known)}")
+    for key, value in arguments.items():
+        _check_value(value, known[key][0], f"{path}.{key}".lstrip("."), offered)
     missing = [key for key, (_, default) in known.items() if default is inspect.Parameter.empty]
     missing = [key for key in missing if key not in arguments and key not in offered]
     if missing:
@@ -72,35 +74,48 @@ def check(block: Mapping[str, Any], menu: Menu, *, kind: str, path: str = "", of
 def override(page: dict[str, Any], root: Menu, *, key: str, text: str) -> None:
     """Sets `key` ("optimizer.peak_rate") of the nested page to `text`, typed by the annotation of that argument.
 
+    A block that is not on the page is put there with what its constructor has by default.
+
     Raises:
-      ValueError: no constructor on the way takes such a key (the nearest is named), or `text` is not of its type.
+      ValueError: no constructor on the way takes such a key (the nearest is named), or `text` is not of its type; the
+        page is as before then.
     """
     block, current, path = Block("", root), page, []
+    opened: list[tuple[dict[str, Any], str, dict[str, Any]]] = []
     *parents, last = key.split(".")
     for parent in parents:
-        annotation = _annotation(current, block, parent, path, key)
+        annotation, default = _argument(current, block, parent, path, key)
         path.append(parent)
         nested = _block_of(annotation)
         if nested is None:
             raise ValueError(f"--config.{key}: {'.'.join(path)} holds one value, not keys")
-        block = nested
-        current = current.setdefault(parent, {})
+        block, holder = nested, current
+        if parent in holder:
+            current = holder[parent]
+        else:
+            current = copy.deepcopy(dict(default)) if isinstance(default, Mapping) else {}
+        _known_block(current, ".".join(path))
+        opened.append((holder, parent, current))
     if last == "name" and "" not in block.menu:
         _known_name(text, block, ".".join(path))
         if current.get("name") != text:  # arguments of one constructor do not fit another
             kept = {name: value for name, value in current.items() if name in parameters(block.menu[text])}
             current.clear()
             current.update(kept, name=text)
-        return
-    annotation = _annotation(current, block, last, path, key)
-    current[last] = _parse(text, annotation, key)
+    else:
+        current[last] = _parse(text, _argument(current, block, last, path, key)[0], key)
+    for holder, parent, held in opened:
+        holder[parent] = held
 
 
 def parameters(constructor: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """Each argument's annotation and default (`inspect.Parameter.empty` where it has none)."""
-    inner = constructor
+    inner, bound = constructor, set()
     while isinstance(inner, functools.partial):
+        bound |= inner.keywords.keys()
         inner = inner.func
+    fields = dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else ()
+    factories = {item.name: item.default_factory for item in fields if item.name not in bound}
     where = inner.__init__ if isinstance(inner, type) else inner
     hints = typing.get_type_hints(inner if isinstance(inner, type) else where, include_extras=True)
     if isinstance(inner, type) and not hints:
@@ -109,7 +124,9 @@ def parameters(constructor: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     for name, parameter in inspect.signature(constructor).parameters.items():
         if name in _LINEN_FIELDS or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        found[name] = (hints.get(name, Any), parameter.default)
+        factory = factories.get(name, dataclasses.MISSING)
+        default = parameter.default if factory is dataclasses.MISSING else factory()
+        found[name] = (hints.get(name, Any), default)
     return found
 
 
@@ -128,12 +145,12 @@ def _complete(
     check(block, spec.menu, kind=spec.kind, path=spec.kind, offered=offered)
     known = parameters(constructor)
     taken = {key: value for key, value in offered.items() if key in known}
-    return constructor, {**taken, **arguments}
+    given = {key: _with_tuples(value, known[key][0]) for key, value in arguments.items()}
+    return constructor, {**taken, **given}
 
 
 def _choose(block: Mapping[str, Any], spec: Block, path: str) -> tuple[Callable[..., Any], dict[str, Any]]:
-    if not isinstance(block, Mapping):
-        raise ValueError(f"{path}={block!r} is not a block; write {path}=dict(name=…, …)")
+    _known_block(block, path)
     if "" in spec.menu:
         return spec.menu[""], dict(block)
     if "name" not in block:
@@ -143,17 +160,22 @@ def _choose(block: Mapping[str, Any], spec: Block, path: str) -> tuple[Callable[
     return spec.menu[name], {key: value for key, value in block.items() if key != "name"}
 
 
+def _known_block(block: Any, path: str) -> None:
+    if not isinstance(block, Mapping):
+        raise ValueError(f"{path}={block!r} is not a block; write {path}=dict(name=…, …)")
+
+
 def _known_name(name: Any, spec: Block, path: str) -> None:
-    if name not in spec.menu:
+    if not isinstance(name, str) or name not in spec.menu:
         raise ValueError(f"{path}.name={name!r}: no such {spec.kind}; {nearest(str(name), spec.menu)}")
 
 
-def _annotation(current: Mapping[str, Any], block: Block, key: str, path: list[str], whole: str) -> Any:
+def _argument(current: Mapping[str, Any], block: Block, key: str, path: list[str], whole: str) -> tuple[Any, Any]:
     constructor, _ = _choose(current, block, ".".join(path))
     known = parameters(constructor)
     if key not in known:
         raise ValueError(f"--config.{whole}: no such key; {nearest(key, known)}")
-    return known[key][0]
+    return known[key]
 
 
 def _block_of(annotation: Any) -> Block | None:
@@ -166,7 +188,7 @@ def _block_of(annotation: Any) -> Block | None:
 def _check_value(value: Any, annotation: Any, path: str, offered: Iterable[str] = ()) -> None:
     nested = _block_of(annotation)
     if nested is not None:
-        if value:
+        if value != {}:
             check(value, nested.menu, kind=nested.kind, path=path, offered=offered)
         return
     if not _fits(value, annotation):
@@ -179,9 +201,9 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation is Any or isinstance(annotation, (str, typing.TypeVar)):
         return True
     if origin is typing.Literal:
-        return value in typing.get_args(annotation)
+        return any(value == choice and type(value) is type(choice) for choice in typing.get_args(annotation))
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, choice) for choice in typing.get_args(annotation))
+        return any(_fits(value, choice) for choice in _choices(annotation))
     if annotation is type(None):
         return value is None
     if annotation is float:
@@ -198,16 +220,16 @@ def _fits(value: Any, annotation: Any) -> bool:
             return all(_fits(item, items[0]) for item in value)
         return len(items) == len(value) and all(map(_fits, value, items))
     if origin is not None and isinstance(origin, type):
-        return isinstance(value, origin)
+        return isinstance(value, origin) and not isinstance(value, str)  # a text is no Sequence[str]
     return True  # arrays, modules: offered by the hall, never written on a page
 
 
 def _parse(text: str, annotation: Any, key: str) -> Any:
     plain = _plain(annotation)
-    choices = typing.get_args(plain) if typing.get_origin(plain) in (typing.Union, types.UnionType) else (plain,)
     if _block_of(annotation) is not None:
         raise ValueError(f"--config.{key} is a block of keys; set one of them, such as --config.{key}.name=…")
-    for choice in choices:
+    # Any text is a str, "None" too: try that last.
+    for choice in sorted(_choices(plain), key=lambda choice: choice is str):
         value = _read(text, choice)
         if value is not _UNREAD and _fits(value, choice):
             return value
@@ -230,18 +252,35 @@ def _read(text: str, annotation: Any) -> Any:
             return annotation(text.replace("_", ""))
         except ValueError:
             return _UNREAD
-    if typing.get_origin(annotation) is typing.Literal and text in typing.get_args(annotation):
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal and text in typing.get_args(annotation):
         return text
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
-        if typing.get_origin(annotation) is not tuple:
-            return _UNREAD
+        value = _UNREAD
+    if origin is tuple and not isinstance(value, list):
         item = typing.get_args(annotation)[0]
         value = [_read(part.strip(), item) for part in text.strip("()").split(",") if part.strip()]
         if _UNREAD in value:
             return _UNREAD
-    return tuple(value) if isinstance(value, list) else value
+    return value if origin is list else _frozen(value)
+
+
+def _with_tuples(value: Any, annotation: Any) -> Any:
+    """JSON has lists only; where a tuple fits (a Linen field must hash), they become tuples again."""
+    origins = [typing.get_origin(choice) for choice in _choices(_plain(annotation))]
+    fitting = any(isinstance(origin, type) and issubclass(tuple, origin) for origin in origins)
+    return _frozen(value) if fitting else value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
 
 
 def _plain(annotation: Any) -> Any:

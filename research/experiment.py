@@ -17,6 +17,7 @@ from research.batch import Dataset, Spec
 from research.build import Block, build, check, resolve
 from research.data import DATA
 from research.data.tokenizers import facts, from_json
+from research.inference.text_model import TextModel
 from research.models import HEADS, MODELS, Model
 from research.objectives import OBJECTIVES
 from research.training.checkpoint import complete_steps, read_about, read_params
@@ -225,6 +226,11 @@ def open_trained(workdir: Path, *, step: int | None = None) -> Trained:
     objective = build(about["objective"], OBJECTIVES, kind="objective", model=model, **spec.offers())
     params = jax.tree.map(jnp.asarray, read_params(directory, chosen))
     return Trained(model, params, objective, spec, about, chosen, tokenizer)
+
+
+def text_model(model: Model, params: Any, spec: Spec, about: Mapping[str, Any]) -> TextModel:
+    """What the rooms of inference take."""
+    return TextModel(model, params, about["tokenizer"], spec, about["model"]["length"])
 
 
 def _name_head(page: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 class Mean:
     """A mean under way: `total` is a sum of values, `weight` the sum of what they count (tokens, examples)."""
 
-    total: Float[Array, ""]
-    weight: Float[Array, ""]
+    total: Float[Array | np.ndarray, ""]
+    weight: Float[Array | np.ndarray, ""]
 
     def __add__(self, other: Mean) -> Mean:
         return Mean(self.total + other.total, self.weight + other.weight)

@@ -129,7 +129,7 @@ def _read_csv(text: str, file: Path, lines: list[int]) -> list[Record]:
             rows.append(row)
             lines.append(reader.line_num)
     except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: not CSV ({error}); mend that line") from error
+        raise ValueError(f"{file}, line {reader.reader.line_num}: not CSV ({error}); mend that line") from error
     return rows
 
 

@@ -74,12 +74,12 @@ def text_classification(
 ) -> Dataset:
     """One row `<bos> text <eos>` for each record, or `<bos> text <eos> pair <eos>`; what does not fit is cut off.
 
-    Validation data are `valid_path`, else the named split `valid_split` of `path`, else a random `valid_fraction` of the
-    records. Classes are the labels of the training split, sorted.
+    Validation data are `valid_path`, else the named split `valid_split` of `path`, else a random `valid_fraction` of
+    the records. Classes are the labels of the training split, sorted.
 
     Raises:
-      ValueError: bad data, a label that is no class name or that training never sees, or the same data given for training
-        and for evaluation.
+      ValueError: bad data, a label that is no class name or that training never sees, or the same data given for
+        training and for evaluation.
     """
     text_fields = (text_field, pair_field) if pair_field else (text_field,)
     fields = (*text_fields, label_field)
@@ -90,12 +90,13 @@ def text_classification(
     found = {name: found[name] for name in ("train", "val", "test") if name in found}
 
     classes = _classes(found)
-    if length < 2 * len(text_fields) + 1:
-        raise ValueError(
-            f"length={length} leaves no room for text between its special tokens; use {2 * len(text_fields) + 1} or more"
-        )
+    shortest = 2 * len(text_fields) + 1  # <bos>, and of each text one token and <eos>
+    if length < shortest:
+        raise ValueError(f"length={length} leaves no room for text between special tokens; use {shortest} or more")
     train = found["train"]
-    trained = train_tokenizer(tokenizer, [Documents([text for texts in train.texts for text in texts], train.key)])
+    trained = train_tokenizer(
+        tokenizer, [Documents(train.where, [text for texts in train.texts for text in texts], train.key)]
+    )
     number = {label: index for index, label in enumerate(classes)}
     splits, counts = {}, {}
     for name, part in found.items():
@@ -156,13 +157,13 @@ def _read(records: Records, text_fields: tuple[str, ...], label_field: str) -> _
         label = record[label_field]
         if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
             raise ValueError(
-                f"{records.path}, record {index + 1}: {label_field}={label!r} is no class; wanted a whole number or a name, "
-                "or give another label_field"
+                f"{records.path}, record {index + 1}: {label_field}={label!r} is no class; wanted a whole number "
+                "or a name, or give another label_field"
             )
         if labels and type(label) is not type(labels[0]):
             raise ValueError(
-                f"{records.path}, record {index + 1}: {label_field}={label!r} is {type(label).__name__}, the labels before it "
-                f"{type(labels[0]).__name__}; write all of them the same way"
+                f"{records.path}, record {index + 1}: {label_field}={label!r} is {type(label).__name__}, the labels "
+                f"before it {type(labels[0]).__name__}; write all of them the same way"
             )
         texts.append(tuple(record[field] for field in text_fields))
         labels.append(label)
@@ -176,8 +177,8 @@ def _cut(part: _Labelled, fraction: float, seed: int) -> tuple[_Labelled, _Label
     num_valid = round(size * fraction)
     if not 0 < num_valid < size:
         raise ValueError(
-            f"valid_fraction={fraction} of the {size} records of {part.where} leaves one side without rows; give more records, "
-            "another fraction, or valid_path"
+            f"valid_fraction={fraction} of the {size} records of {part.where} leaves one side without rows; give "
+            "more records, another fraction, or valid_path"
         )
     valid = np.zeros(size, bool)
     valid[np.random.default_rng(seed).permutation(size)[:num_valid]] = True
@@ -200,8 +201,8 @@ def _classes(found: dict[str, _Labelled]) -> list[Label]:
         if unseen:
             seen = ", ".join(map(repr, classes[:20])) + (", …" if len(classes) > 20 else "")
             raise ValueError(
-                f"{part.where}: label {unseen[0]!r} of the {name} split is never seen in training, which has {seen}; remove its "
-                f"{part.labels.count(unseen[0])} rows or add it to the training data"
+                f"{part.where}: label {unseen[0]!r} of the {name} split is never seen in training, which has {seen}; "
+                f"remove its {part.labels.count(unseen[0])} rows or add it to the training data"
             )
     return classes
 

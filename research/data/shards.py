@@ -140,10 +140,13 @@ def _write(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int, folder: P
     dtype = np.dtype(np.uint16 if max(tokenizer.get_vocab().values(), default=0) < 1 << 16 else np.uint32)
     lengths, sizes = [], []
     with (folder / "tokens.bin").open("wb") as stream:
-        for tokens, num_bytes in _encode(texts, tokenizer, bos_id=bos_id):
-            stream.write(tokens.astype(dtype).tobytes())
-            lengths.append(len(tokens))
-            sizes.append(num_bytes)
+        for tokens, num_bytes, first in _encode(texts, tokenizer, bos_id=bos_id):
+            stream.write(np.array(tokens, dtype=dtype).tobytes())
+            if first:
+                lengths.append(0)
+                sizes.append(0)
+            lengths[-1] += len(tokens)
+            sizes[-1] += num_bytes
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     np.save(folder / "offsets.npy", offsets)
@@ -155,30 +158,32 @@ def _write(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int, folder: P
     _sync(folder)
 
 
-def _encode(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Each document's tokens, and its UTF-8 bytes."""
+def _encode(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int) -> Iterator[tuple[list[int], int, bool]]:
+    """The tokens of each piece of text, its UTF-8 bytes, and whether a document begins with it."""
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the settings below are ours alone
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    cuttable = _cuttable(tokenizer)
     start = [bos_id] if bos_id >= 0 else []
     with _progress(len(texts)) as advance:
-        for batch in _batches(texts):
-            pieces = [_cut(text) if cuttable else [text] for text in batch]
-            flat = [piece for document in pieces for piece in document]
-            encodings = iter(tokenizer.encode_batch_fast(flat, add_special_tokens=False))
-            for text, document in zip(batch, pieces, strict=True):
-                ids = [start, *(next(encodings).ids for _ in document)]
-                yield np.concatenate([np.array(part, dtype=np.int64) for part in ids]), len(text.encode())
-            advance(len(batch))
+        for batch in _batches(_pieces(texts, cut=_cuttable(tokenizer))):
+            encodings = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
+            for (piece, first), encoding in zip(batch, encodings, strict=True):
+                yield start * first + encoding.ids, len(piece.encode()), first
+            advance(sum(first for _, first in batch))
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    batch, size = [], 0
+def _pieces(texts: Sequence[str], *, cut: bool) -> Iterator[tuple[str, bool]]:
     for text in texts:
-        batch.append(text)
-        size += len(text) + 64  # of many empty texts, too, not all at once
+        for number, piece in enumerate(_cut(text) if cut else (text,)):
+            yield piece, number == 0
+
+
+def _batches(pieces: Iterator[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
+    batch, size = [], 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece[0]) + 64  # of many empty texts, too, not all at once
         if size >= _BATCH:
             yield batch
             batch, size = [], 0
@@ -186,22 +191,21 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _cut(text: str) -> list[str]:
+def _cut(text: str) -> Iterator[str]:
     """A long text in pieces that encode as the whole does: cut behind a newline that stands between two letters.
 
-    The library's memory for one text is about a hundred times its length, and it encodes one text on one core.
+    The library needs about a hundred times the memory of the text it encodes, and encodes one text on one core.
     """
-    pieces, start = [], 0
+    start = 0
     while len(text) - start > 2 * _PIECE:
         end = text.find("\n", start + _PIECE)
         while end != -1 and not (text[end - 1].isalnum() and text[end + 1 : end + 2].isalnum()):
             end = text.find("\n", end + 1)
         if end == -1:
             break
-        pieces.append(text[start : end + 1])
+        yield text[start : end + 1]
         start = end + 1
-    pieces.append(text[start:])
-    return pieces
+    yield text[start:]
 
 
 def _cuttable(tokenizer: Tokenizer) -> bool:

@@ -15,13 +15,14 @@ from research.data.sources import Records, open_records, same_source
 class Documents(Sequence[str]):
     """The text of some records, in order. `key` stands for the contents in caches and fingerprints."""
 
+    where: str  # for messages
     texts: Sequence[str]
     key: str
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index) -> Any:
         return self.texts[index]
 
 
@@ -37,7 +38,7 @@ class _Field(Sequence[str]):
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, index):
+    def __getitem__(self, index) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.records[self.first + index][self.field]
@@ -46,7 +47,7 @@ class _Field(Sequence[str]):
 def open_splits(
     paths: Sequence[str], *, fields: tuple[str, ...], valid_path: str, valid_split: str, test_path: str
 ) -> dict[str, list[Records]]:
-    """The records of "train", one for each path, and of "val" and "test" where they are their own paths or named splits.
+    """The records of "train", one for each path, and of "val" and "test" where a path or a named split gives them.
 
     Raises:
       ValueError: validation data given twice, or training data given for evaluation.
@@ -87,18 +88,20 @@ def cut_documents(records: Records, field: str, *, fraction: float) -> tuple[Doc
         cut = int(len(text) * (1 - fraction))
         sides = (text[:cut], text[cut:])
         names = (f"characters :{cut}", f"characters {cut}:")
-        parts = [Documents([side], _key(records, field, name)) for side, name in zip(sides, names, strict=True)]
+        parts = [
+            Documents(records.path, [side], _key(records, field, name)) for side, name in zip(sides, names, strict=True)
+        ]
         if not all(side.strip() for side in sides):
             raise ValueError(
-                f"valid_fraction={fraction} of the {len(text)} characters of {records.path} leaves one side without text; "
-                "give more text, another fraction, or valid_path"
+                f"valid_fraction={fraction} of the {len(text)} characters of {records.path} leaves one side without "
+                "text; give more text, another fraction, or valid_path"
             )
         return parts[0], parts[1]
     cut = int(len(records) * (1 - fraction))
     if not 0 < cut < len(records):
         raise ValueError(
-            f"valid_fraction={fraction} of the {len(records)} documents of {records.path} leaves one side without documents; "
-            "give more documents, another fraction, or valid_path"
+            f"valid_fraction={fraction} of the {len(records)} documents of {records.path} leaves one side without "
+            "documents; give more documents, another fraction, or valid_path"
         )
     return _part(records, field, 0, cut), _part(records, field, cut, len(records))
 
@@ -114,7 +117,8 @@ def check_fraction(fraction: float) -> None:
 def check_text(text: Any, records: Records, index: int, field: str) -> None:
     if not isinstance(text, str):
         raise ValueError(
-            f"{records.path}, record {index + 1}: field {field!r} is {type(text).__name__}, wanted text; name another field"
+            f"{records.path}, record {index + 1}: field {field!r} is {type(text).__name__}, wanted text; "
+            "name another field"
         )
 
 
@@ -142,15 +146,17 @@ def fingerprint(*parts: str) -> str:
 def _refuse_overlap(train_path: str, path: str, name: str) -> None:
     if same_source(train_path, path):
         raise ValueError(
-            f"{path} is given for {name} and is in the training data {train_path} too; give other data for {name}, or leave "
-            "it out"
+            f"{path} is given for {name} and is in the training data {train_path} too; give other data for "
+            f"{name}, or leave it out"
         )
 
 
 def _part(records: Records, field: str, first: int, last: int) -> Documents:
     for index in range(first, last):
         check_text(records[index][field], records, index, field)
-    return Documents(_Field(records, field, first, last), _key(records, field, f"documents {first}:{last}"))
+    return Documents(
+        records.path, _Field(records, field, first, last), _key(records, field, f"documents {first}:{last}")
+    )
 
 
 def _key(records: Records, field: str, part: str) -> str:

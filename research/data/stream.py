@@ -1,4 +1,4 @@
-"""Rows into batches: an endless training stream whose order is a function of (seed, index), and one pass to evaluate."""
+"""Rows into batches: an endless training stream in an order given by (seed, index) alone, and one pass to evaluate."""
 
 from __future__ import annotations
 
@@ -136,9 +136,8 @@ def eval_batches(
     size = len(examples)
     if not size:
         raise ValueError("the split has no rows to evaluate; give it more text or a smaller length")
-    rows = range(_positive(batch_size))[
-        process_rows(batch_size, process_index=process_index, process_count=process_count)
-    ]
+    own = process_rows(batch_size, process_index=process_index, process_count=process_count)
+    rows = range(_positive(batch_size))[own]
 
     def read(first: int) -> Example:
         ids = [first + row for row in rows]

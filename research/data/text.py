@@ -61,10 +61,10 @@ def text(
 ) -> Dataset:
     """Rows of `length` tokens from whole documents (`packing="documents"`) or from all documents joined ("windows").
 
-    Validation data are `valid_path`, else the named split `valid_split` of `path`, else the last `valid_fraction` of the
-    documents; of a single document, of its characters. Several paths are a mixture: training draws from them by `weights`
-    (equal where none are given), and the validation fractions of all of them are read one after the other. `stride` is the
-    distance of training windows (0: length - 1); evaluation predicts every token once.
+    Validation data are `valid_path`, else the named split `valid_split` of `path`, else the last `valid_fraction` of
+    the documents; of a single document, of its characters. Several paths are a mixture: training draws from them by
+    `weights` (equal where none are given), and the validation data of all of them are read one after the other.
+    `stride` is the distance of training windows (0: length - 1); evaluation predicts every token once.
 
     Raises:
       ValueError: bad data, or the same data given for training and for evaluation.
@@ -72,9 +72,9 @@ def text(
     paths = (path,) if isinstance(path, str) else tuple(path)
     weights = weights or (1.0,) * len(paths)
     if not paths or len(weights) != len(paths):
-        raise ValueError(
-            f"weights={tuple(weights)} for the paths {paths}; give at least one path, and each path one weight"
-        )
+        raise ValueError(f"weights={tuple(weights)} for the paths {paths}; give a path or more, and each one weight")
+    if stride and packing != "windows":
+        raise ValueError(f"stride={stride} is the distance of windows; leave it out, or set packing to windows")
     records = open_splits(
         paths, fields=(text_field,), valid_path=valid_path, valid_split=valid_split, test_path=test_path
     )
@@ -84,18 +84,19 @@ def text(
     for name, sources in documents.items():
         train = name == "train"
         parts = []
-        for source, opened in zip(sources, records.get(name, records["train"]), strict=True):
+        for source in sources:
             step = stride if train else 0
             part = _part(source, trained, length=length, packing=packing, stride=step, seed=seed)
             if not len(part.examples):
                 raise ValueError(
-                    f"the {name} split of {opened.path} has no rows: nothing in its {len(source)} documents can be predicted; "
-                    "give more text, or another valid_fraction"
+                    f"the {name} split has no rows: nothing in the {len(source)} documents from {source.where} can be "
+                    "predicted; give more text, or another valid_fraction"
                 )
             parts.append(part)
         splits[name] = _split(parts, weights if train else ())
         counts[name] = _counts(parts, length)
     contents = trained.to_str()
+    keys = [f"{name} {source.key}" for name, sources in documents.items() for source in sources]
     return Dataset(
         splits=splits,
         spec=Spec(length=length, **facts(trained)),
@@ -103,9 +104,7 @@ def text(
         facts={
             **counts,
             **repeats({name: split.hashes for name, split in splits.items()}),
-            "fingerprint": fingerprint(
-                contents, *(f"{name} {part.key}" for name in documents for part in documents[name])
-            ),
+            "fingerprint": fingerprint(contents, *keys),
         },
     )
 
@@ -195,6 +194,6 @@ def _write(path: Path, text: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         raise ValueError(
-            f"the cache {path.parent} cannot be written ({error.strerror or error}); free space there or set GROUNDWORK_CACHE "
-            "to another folder"
+            f"the cache {path.parent} cannot be written ({error.strerror or error}); free space there or set "
+            "GROUNDWORK_CACHE to another folder"
         ) from error

@@ -14,8 +14,10 @@ from research.evaluation.charts import Series, chart, short
 from research.evaluation.page import STYLE
 
 FLOOR = "floor/"
+SPLITS = ["train", "val", "test"]
 MOST_CLASSES = 30  # of a confusion matrix that is drawn; of a larger one the most frequent confusions are listed
-_HEADLINES = ("loss", "perplexity", "bits_per_byte", "accuracy", "macro_f1", "roc_auc")  # in this order, then the rest
+_HEADLINES = ("loss", "perplexity", "bits_per_byte", "accuracy", "f1", "precision", "recall", "roc_auc", "log_loss")
+_MACHINE = {"devices": "", "cores": " cores"}  # shown in the heading, with their units
 _TITLES = {
     "loss": "Loss (nats)",
     "rate": "Learning rate",
@@ -32,10 +34,10 @@ def write_report(workdir: Path) -> Path:
     """Writes WORKDIR/report.html from metrics.jsonl, result.json, config.json, run.json and samples.json.
 
     What is missing or half written (a run in progress) is left out with a sentence. Conventions of the files:
-      run.json: `command`, `commit`, `machine`, `started`, `wall_seconds` are the heading; the rest is listed.
-      result.json: "SPLIT/MEASURE" are the figures and "floor/NAME" or "floor/NAME_MEASURE" their floors (of the loss
-        where no measure is named; of the last of train, val, test that has the measure); `confusion_matrix` (rows are
-        true classes) and `label_names`, also as "SPLIT/confusion_matrix".
+      run.json: `command`, `commit`, `date`, `machine` are the heading; the rest is listed.
+      result.json: "SPLIT/MEASURE" are the figures and "floor/SPLIT/NAME_MEASURE" their floors (of the loss where no
+        measure is named; of the last split that has the measure where no split is); "SPLIT/confusion" (rows are true
+        classes) with `label_names`; `wall_seconds`; the rest is listed.
       samples.json: a list of {"kind": "fill_mask", "generate" or "classify", "input": …, "output": …}.
 
     Raises:
@@ -51,10 +53,10 @@ def write_report(workdir: Path) -> Path:
     lines, metrics_note = _read_metrics(workdir / "metrics.jsonl")
     name = workdir.resolve().name
     parts = [
-        _heading(name, run, config, lines, finished=bool(result)) + _note(run_note),
+        _heading(name, run=run, config=config, result=result, lines=lines),
         _section("Results", _results(result), result_note),
         _section("Curves", _curves(lines, result), metrics_note),
-        _section("Confusion matrix", _confusion(result), "") if _find(result, "confusion_matrix") is not None else "",
+        *(_section(f"Confusion matrix: {split}", _confusion(result, split), "") for split in _confused(result)),
         _section("Samples", _samples(samples), samples_note),
         _section("Config as it ran", _table_of(config), config_note),
         _section("Run", _table_of({key: value for key, value in run.items() if key != "command"}), run_note),
@@ -72,17 +74,24 @@ def write_report(workdir: Path) -> Path:
     return path
 
 
-def _heading(name: str, run: Mapping, config: Mapping, lines: Sequence[Mapping], *, finished: bool) -> str:
+def _heading(name: str, *, run: Mapping, config: Mapping, result: Mapping, lines: Sequence[Mapping]) -> str:
     num_steps, step = config.get("num_steps"), lines[-1]["step"] if lines else 0
     progress = f"step {step:,}" + (f" of {num_steps:,}" if isinstance(num_steps, int) else "")
-    state = "finished" if finished else "no final result yet"
-    facts = {key: run.get(key) for key in ("commit", "machine", "started")} | {"wall time": _wall_time(run)}
-    shown = {"state": f"{state}, {progress}"} | {key: value for key, value in facts.items() if value}
-    command = run.get("command", "")
-    command = " ".join(map(str, command)) if isinstance(command, list) else str(command)
-    items = "".join(f"<div><dt>{key}</dt><dd>{html.escape(_inline(value))}</dd></div>" for key, value in shown.items())
-    code = f"<pre>{html.escape(command)}</pre>" if command else ""
-    return f"<header><h1>{html.escape(name)}</h1>{code}<dl>{items}</dl></header>"
+    machine = run.get("machine")
+    if isinstance(machine, Mapping):
+        machine = ", ".join(f"{machine[key]}{unit}" for key, unit in _MACHINE.items() if key in machine)
+    facts = {
+        "state": f"{'finished' if result else 'no final result yet'}, {progress}",
+        "commit": run.get("commit"),
+        "machine": machine,
+        "started": run.get("date"),
+        "wall time": _duration(result.get("wall_seconds")),
+    }
+    items = "".join(
+        f"<div><dt>{key}</dt><dd>{html.escape(_inline(value))}</dd></div>" for key, value in facts.items() if value
+    )
+    command = f"<pre>{html.escape(_inline(run['command']))}</pre>" if "command" in run else ""
+    return f"<header><h1>{html.escape(name)}</h1>{command}<dl>{items}</dl></header>"
 
 
 def _results(result: Mapping[str, Any]) -> str:
@@ -101,7 +110,7 @@ def _results(result: Mapping[str, Any]) -> str:
         rows.append(f"<tr><th>{html.escape(_words(key))}</th><td><b>{short(figures[key])}</b></td>{cells}</tr>")
     heads = "".join(f"<th>floor: {html.escape(name)}</th>" for name in names)
     table = f"<table class='figures'><tr><th></th><th>this run</th>{heads}</tr>{''.join(rows)}</table>" if rows else ""
-    known = {*figures, *floors, "label_names", "confusion_matrix"}
+    known = {*figures, *floors, "label_names", "confusion", "per_class"}  # per_class: the confusion matrix's table
     rest = {key: value for key, value in result.items() if key not in known and key.split("/")[-1] not in known}
     return (_scroll(table) if table else "") + _table_of(unplaced | rest)
 
@@ -109,13 +118,15 @@ def _results(result: Mapping[str, Any]) -> str:
 def _floor_of(key: str, figures: Iterable[str]) -> tuple[str, str]:
     """The floor's name, and the figure that it stands beside ("" if none)."""
     name = key.removeprefix(FLOOR)
+    splits = [split for split in SPLITS if name.startswith(split + "/")] or SPLITS
+    if splits != SPLITS:
+        name = name.split("/", 1)[1]
     measures = sorted({figure.split("/", 1)[1] for figure in figures}, key=len, reverse=True)
     measure = next((measure for measure in measures if name.endswith(("_" + measure, "/" + measure))), "")
     if measure:
         name = name[: -len(measure) - 1]
-    splits = [split for split in ("train", "val", "test") if f"{split}/{measure or 'loss'}" in figures]
-    figure = f"{splits[-1]}/{measure or 'loss'}" if splits else ""
-    return _words(name), figure
+    fitting = [f"{split}/{measure or 'loss'}" for split in splits if f"{split}/{measure or 'loss'}" in figures]
+    return _words(name), fitting[-1] if fitting else ""
 
 
 def _floor_cell(figure: float, floor: float | None) -> str:
@@ -132,13 +143,12 @@ def _curves(lines: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> st
         measures.pop("examples_per_second", None)
     figures = [key for key, value in result.items() if _is_figure(key, value)]
     floors: dict[str, dict[str, float]] = {}
-    for key, value in result.items():
-        if key.startswith(FLOOR) and _is_number(value):
-            name, figure = _floor_of(key, figures)
-            floors.setdefault(figure.split("/", 1)[-1], {})[name] = float(value)
+    for key in sorted(key for key, value in result.items() if key.startswith(FLOOR) and _is_number(value)):
+        name, figure = _floor_of(key, figures)  # sorted: where both have one, val stands for the curves of val
+        floors.setdefault(figure.split("/", 1)[-1], {})[name] = float(result[key])
     charts = []
     for measure in measures:
-        series = [_series(lines, split, measure) for split in ("train", "val", "test") if f"{split}/{measure}" in keys]
+        series = [_series(lines, split, measure) for split in SPLITS if f"{split}/{measure}" in keys]
         charts.append(
             chart(
                 _TITLES.get(measure, _words(measure).capitalize()),
@@ -157,17 +167,22 @@ def _series(lines: Sequence[Mapping[str, Any]], split: str, measure: str) -> Ser
     key = f"{split}/{measure}"
     points = [(line["step"], line[key]) for line in lines if key in line]
     values = [float(value) if _is_number(value) else math.nan for _, value in points]
-    return Series(split, split, [step for step, _ in points], values)
+    return Series(split, split, [float(step) for step, _ in points], values)
 
 
-def _confusion(result: Mapping[str, Any]) -> str:
-    matrix, names = _find(result, "confusion_matrix"), _find(result, "label_names")
+def _confused(result: Mapping[str, Any]) -> list[str]:
+    return [split for split in reversed(SPLITS) if f"{split}/confusion" in result]
+
+
+def _confusion(result: Mapping[str, Any], split: str) -> str:
+    matrix, names = result[f"{split}/confusion"], result.get("label_names")
     square = isinstance(matrix, list) and all(isinstance(row, list) and len(row) == len(matrix) for row in matrix)
     if not square or not matrix or not all(_is_number(cell) for row in matrix for cell in row):
         return _note("The confusion matrix of result.json is not a square table of numbers.")
     if not isinstance(names, list) or len(names) != len(matrix):
         names = [f"class {index}" for index in range(len(matrix))]
     names = [str(name) for name in names]
+    matrix = [[float(count) for count in row] for row in matrix]
     picture = _heat_map(matrix, names) if len(matrix) <= MOST_CLASSES else _worst_confusions(matrix, names)
     return f'<div class="pair"><div>{picture}</div><div>{_per_class(matrix, names)}</div></div>'
 
@@ -282,7 +297,7 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], str]:
         except ValueError:
             broken += 1
             continue
-        if isinstance(value, dict) and _is_number(value.get("step")):
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
             lines.append(value)
         else:
             broken += 1
@@ -291,27 +306,22 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], str]:
     return lines, f"{broken} of the lines of metrics.jsonl could not be read and were left out." if broken else ""
 
 
-def _find(result: Mapping[str, Any], name: str) -> Any:
-    return next((value for key, value in result.items() if key.split("/")[-1] == name), None)
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_figure(key: str, value: Any) -> bool:
-    return key.startswith(("train/", "val/", "test/")) and _is_number(value)
+    return key.split("/")[0] in SPLITS and "/" in key and _is_number(value)
 
 
 def _rank(key: str) -> tuple[int, int, str]:
     split, measure = key.split("/", 1)
     order = _HEADLINES.index(measure) if measure in _HEADLINES else len(_HEADLINES)
-    return ("test", "val", "train").index(split), order, measure
+    return -SPLITS.index(split), order, measure
 
 
-def _wall_time(run: Mapping[str, Any]) -> str:
-    seconds = run.get("wall_seconds")
-    if not isinstance(seconds, (int, float)):
+def _duration(seconds: Any) -> str:
+    if not _is_number(seconds) or not math.isfinite(seconds):
         return ""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -43,7 +43,7 @@ def floors(dataset: Dataset, split: str, *, objective: str) -> dict[str, Any]:
         predicted, probabilities = tfidf_logistic(train.texts, train.labels, evaluated.texts)
         del predicted
         found = classification_metrics(evaluated.labels, probabilities, dataset.spec.label_names)
-        return {f"floor/{split}/tfidf_{name}": found[name] for name in ("accuracy", "macro_f1")}
+        return {f"floor/{split}/tfidf_{name}": found[name] for name in ("accuracy", "f1")}
     vocab_size = dataset.spec.vocab_size
     documents = _first_tokens(train.documents, _FLOOR_TOKENS)
     held_out = list(evaluated.documents)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +62,7 @@ def chunked_cross_entropy(
 
     hidden = jnp.where(where[:, None], hidden, jnp.zeros((), hidden.dtype))  # a NaN there must not reach the table
     chunked = _chunk_losses(options, split(hidden), table, bias, split(targets), split(where))
-    losses, correct = (array.swapaxes(0, 1).reshape(-1)[:num_rows] for array in chunked)
-    return losses, correct
+    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1)[:num_rows], chunked)
 
 
 class _Options(NamedTuple):
@@ -113,12 +112,16 @@ def _logits(hidden: Array, table: Array, bias: Array | None) -> Float[Array, "N 
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _chunk_losses(options, hidden, table, bias, targets, where):
+def _chunk_losses(
+    options: _Options, hidden: Array, table: Array, bias: Array | None, targets: Array, where: Array
+) -> tuple[Array, Array]:
     """Losses and correctness [chunks rows] of hidden [chunks rows D]."""
     return _chunk_losses_forward(options, hidden, table, bias, targets, where)[0]
 
 
-def _chunk_losses_forward(options, hidden, table, bias, targets, where):
+def _chunk_losses_forward(
+    options: _Options, hidden: Array, table: Array, bias: Array | None, targets: Array, where: Array
+) -> tuple[tuple[Array, Array], Any]:
     def forward(chunk):
         hidden, targets, where = chunk
         logits = _logits(hidden, table, bias)
@@ -133,7 +136,7 @@ def _chunk_losses_forward(options, hidden, table, bias, targets, where):
     return (losses, correct), (hidden, table, bias, targets, where, logits, log_partition)
 
 
-def _chunk_losses_backward(options, residuals, cotangents):
+def _chunk_losses_backward(options: _Options, residuals: Any, cotangents: tuple[Array, Any]) -> Any:
     hidden, table, bias, targets, where, logits, log_partition = residuals
     cotangent = jnp.where(where, cotangents[0], 0.0)
     compute_table = table.astype(hidden.dtype)
@@ -147,8 +150,9 @@ def _chunk_losses_backward(options, residuals, cotangents):
         return d_hidden.astype(hidden.dtype), (d_table, d_bias)
 
     def accumulate(sums, chunk):
-        logits = _logits(chunk[0], table, bias)
-        d_hidden, gradients = backward(*chunk, logits)
+        hidden, targets, log_partition, cotangent = chunk
+        logits = _logits(hidden, table, bias)
+        d_hidden, gradients = backward(hidden, targets, log_partition, cotangent, logits)
         return jax.tree.map(jnp.add, sums, gradients), d_hidden
 
     if hidden.shape[0] == 1:
@@ -158,8 +162,10 @@ def _chunk_losses_backward(options, residuals, cotangents):
         zeros = jax.tree.map(lambda array: jnp.zeros(array.shape, jnp.float32), (table, bias))
         chunks = (hidden, targets, log_partition, cotangent)
         (d_table, d_bias), d_hidden = jax.lax.scan(accumulate, zeros, chunks)
-    d_bias = None if bias is None else d_bias.astype(bias.dtype)
-    return d_hidden, d_table.astype(table.dtype), d_bias, None, None
+    d_table, d_bias = jax.tree.map(
+        lambda gradient, array: gradient.astype(array.dtype), (d_table, d_bias), (table, bias)
+    )
+    return d_hidden, d_table, d_bias, None, None
 
 
 _chunk_losses.defvjp(_chunk_losses_forward, _chunk_losses_backward)

@@ -172,7 +172,7 @@ def muon(
     rate = _rate(peak_rate, num_steps, schedule)
     orthogonal = transforms.scale_by_muon(momentum=momentum, nesterov=nesterov, num_iterations=num_iterations, rms=rms)
     adam_scaled = optax.scale_by_adam(beta1, beta2, epsilon)
-    rules = {
+    rules: dict[Any, optax.GradientTransformation] = {
         "muon": _decayed(orthogonal, rate, weight_decay, decay_embeddings),
         "adam": _decayed(adam_scaled, _rate(adam_rate, num_steps, schedule), weight_decay, decay_embeddings),
     }

@@ -19,7 +19,6 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 def make_train_step(
     objective: Objective,
     transform: optax.GradientTransformation,
-    schedule: Callable[[Any], Any],
     *,
     seed: int,
     accumulate: int = 1,
@@ -99,8 +98,7 @@ def make_train_step(
 
         variables = {**state.variables, **keep(model_state, {name: state.variables[name] for name in model_state})}
         variables["params"] = keep(updated, params)
-        one = jnp.ones((), jnp.float32)
-        metrics |= {"grad_norm": Mean(norm, one), "rate": Mean(jnp.asarray(schedule(state.step), jnp.float32), one)}
+        metrics |= {"grad_norm": Mean(norm, jnp.ones((), jnp.float32))}
         new_state = TrainState(
             step=state.step + 1,
             variables=variables,

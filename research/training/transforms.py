@@ -39,12 +39,12 @@ def scale_by_muon(*, momentum: float, nesterov: bool, num_iterations: int, rms: 
     def init(params: Any) -> MuonState:
         return MuonState(jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads: Any, state: MuonState, params: Any = None) -> tuple[Any, MuonState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, MuonState]:
         del params
-        averages = jax.tree.map(lambda old, new: momentum * old + (1.0 - momentum) * new, state.momentum, grads)
+        averages = jax.tree.map(lambda old, new: momentum * old + (1.0 - momentum) * new, state.momentum, updates)
         looked_at = averages
         if nesterov:
-            looked_at = jax.tree.map(lambda old, new: momentum * old + (1.0 - momentum) * new, averages, grads)
+            looked_at = jax.tree.map(lambda old, new: momentum * old + (1.0 - momentum) * new, averages, updates)
 
         def step(path: Any, leaf: Array) -> Array:
             matrices = leaf.reshape(matrix_shape(path, leaf.shape))
@@ -103,7 +103,7 @@ def scale_by_factored_rms(*, decay_rate: float, min_dim_size_to_factor: int) -> 
     """optax's factored second moment (Adafactor), for each layer by itself: the layer axis is never factored."""
     inner = optax.scale_by_factored_rms(decay_rate=decay_rate, min_dim_size_to_factor=min_dim_size_to_factor)
 
-    def gather(treedef: Any, count: Array, states: list[optax.FactoredState]) -> optax.FactoredState:
+    def gather(treedef: Any, count: Any, states: list[Any]) -> optax.FactoredState:
         moments = ([getattr(state, name) for state in states] for name in ("v_row", "v_col", "v"))
         return optax.FactoredState(count, *(jax.tree.unflatten(treedef, leaves) for leaves in moments))
 
@@ -112,18 +112,18 @@ def scale_by_factored_rms(*, decay_rate: float, min_dim_size_to_factor: int) -> 
         states = [(jax.vmap(inner.init) if is_stacked(path) else inner.init)(leaf) for path, leaf in leaves]
         return gather(treedef, jnp.zeros((), jnp.int32), states)
 
-    def update(grads: Any, state: optax.FactoredState, params: Any) -> tuple[Any, optax.FactoredState]:
-        def one(grad: Array, moments: tuple[Array, ...], param: Array) -> tuple[Array, optax.FactoredState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.FactoredState]:
+        def one(grad: Array, moments: tuple[Array, ...], param: Array) -> tuple[Any, Any]:
             return inner.update(grad, optax.FactoredState(state.count, *moments), param)
 
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(grads)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
         moments = zip(*(treedef.flatten_up_to(tree) for tree in (state.v_row, state.v_col, state.v)), strict=True)
-        updates, states = [], []
+        scaled, states = [], []
         for (path, grad), old, param in zip(leaves, moments, treedef.flatten_up_to(params), strict=True):
-            scaled, new = (jax.vmap(one) if is_stacked(path) else one)(grad, old, param)
-            updates.append(scaled)
+            update, new = (jax.vmap(one) if is_stacked(path) else one)(grad, old, param)
+            scaled.append(update)
             states.append(new)
-        return jax.tree.unflatten(treedef, updates), gather(treedef, state.count + 1, states)
+        return jax.tree.unflatten(treedef, scaled), gather(treedef, state.count + 1, states)
 
     return optax.GradientTransformation(init, update)
 
@@ -134,8 +134,8 @@ def in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformat
     def cast(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
-    def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        return inner.update(cast(grads), state, cast(params))
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return inner.update(cast(updates), state, cast(params))
 
     return optax.GradientTransformation(lambda params: inner.init(cast(params)), update)
 

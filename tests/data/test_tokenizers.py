@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from research.build import build
 from research.data.tokenizers import SPECIAL_TOKENS, TOKENIZERS, facts, from_json
 
-ENGLISH = "The cat sat on the mat; the café's cat didn't.\n\n\tAn  unbelievably long word: antidisestablishmentarianism 1234!\n"
+ENGLISH = "The cat sat on the mat; the café's cat didn't.\n\n\tA  long word: antidisestablishmentarianism 1234!\n"
 CHINESE = "我们今天去学校。我们明天不去学校，但是我们后天去。"
 JAPANESE = "今日は学校に行きます。ケーキを食べました。がぎぐげご。"
 TEXTS = [ENGLISH * 3, CHINESE * 3, JAPANESE * 3, "naïve Ελληνικά русский 한국어 🎉 " * 3]
@@ -85,7 +85,7 @@ def test_character_vocabulary_keeps_the_most_frequent():
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
 def test_two_processes_train_the_same_tokenizer(kind):
     program = (
-        "import sys, hashlib; from research.data.tokenizers import TOKENIZERS; from tests.data.test_tokenizers import *;"
+        "import hashlib; from tests.data.test_tokenizers import random_text, trained;"
         f"print(hashlib.sha256(trained({kind!r}, random_text(7), vocab_size=997).to_str().encode()).hexdigest())"
     )
     runs = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -101,8 +101,8 @@ def test_training_fills_the_vocabulary(kind):
 
 def test_wordpiece_cuts_at_spaces_and_punctuation_and_marks_continuations():
     tokenizer = trained("wordpiece")
-    tokens = tokenizer.encode("The cat's unbelievably 学校へ").tokens
-    assert "".join(token.removeprefix("##") for token in tokens) == "Thecat'sunbelievably学校<unk>"
+    tokens = tokenizer.encode("The cat's matcat 学校へ").tokens
+    assert "".join(token.removeprefix("##") for token in tokens) == "Thecat'smatcat学校<unk>"
     assert all(character in tokens for character in ("'", "学", "校"))
     assert any(token.startswith("##") for token in tokens)
     assert tokenizer.decode(tokenizer.encode("The cat sat").ids) == "The cat sat"
@@ -126,21 +126,14 @@ def test_words_of_spaced_text_are_whole():
     assert words(trained("wordpiece"), text) == wanted
     for kind in ("byte", "character"):
         assert [word for word in words(trained(kind), text) if word != " "] == wanted
-    assert words(trained("bpe"), text.replace("'", "")) == [
-        *("The", " cat", " didnt", ";", " antidisestablishmentarianism", " 1234", "!", " café")
-    ]
-    for kind in ("byte", "character", "bpe"):
-        assert (
-            words(trained(kind), "cat\nsat 学校cat")
-            == [
-                *(
-                    ["cat", "\n", "sat", " ", "学", "校", "cat"]
-                    if kind != "byte"
-                    else ["cat", "\n", "sat", " ", "学", "校cat"]
-                )
-            ]
-            or kind == "bpe"
-        )
+    spaced = ["The", " cat", " didnt", ";", " antidisestablishmentarianism", " 1234", "!", " café"]
+    assert words(trained("bpe"), text.replace("'", "")) == spaced
+
+
+def test_words_end_at_newlines_and_at_whole_unspaced_characters():
+    for kind in ("character", "bpe"):
+        tokenizer = trained(kind, ["学校 cat\nsat " * 7])
+        assert words(tokenizer, "cat\nsat\n学校cat") == ["cat", "\n", "sat", "\n", "学", "校", "cat"]
 
 
 def test_words_of_given_files_follow_their_marks():

@@ -40,9 +40,9 @@ def fake_run(workdir, *, num_steps=2000, num_lines=200):
         "run.json": {
             "command": "python -m research.pretrain --config=configs/quickstart.py --workdir=runs/quickstart",
             "commit": "4f2a91c",
-            "machine": "2 × x86_64 CPU, 8 GB",
-            "started": "2026-03-14 09:26",
-            "wall_seconds": 213.7,
+            "date": "2026-03-14T09:26:53+0100",
+            "starts": [],
+            "machine": {"devices": "1 x cpu", "cores": 2, "system": "Linux-6.1-x86_64", "python": "3.11.9"},
             "versions": {"jax": "0.10.2", "flax": "0.12.8"},
             "data": {"fingerprint": "9be1c5a0", "num_documents": 1873},
         },
@@ -61,14 +61,19 @@ def fake_run(workdir, *, num_steps=2000, num_lines=200):
             "val/perplexity": 25.81,
             "val/bits_per_byte": 1.482,
             "test/accuracy": 0.9079,
-            "test/macro_f1": 0.9076,
-            "floor/unigram": 6.5127,
-            "floor/kneser_ney_5": 4.1888,
-            "floor/kneser_ney_5_bits_per_byte": 1.9114,
-            "floor/tfidf_accuracy": 0.881,
-            "floor/tfidf_macro_f1": 0.8803,
-            "confusion_matrix": MATRIX,
+            "test/f1": 0.9076,
+            "test/roc_auc": math.nan,
+            "floor/val/unigram": 6.5127,
+            "floor/val/kneser_ney_5": 4.1888,
+            "floor/val/kneser_ney_5_bits_per_byte": 1.9114,
+            "floor/test/tfidf_accuracy": 0.881,
+            "floor/test/tfidf_f1": 0.8803,
+            "test/confusion": MATRIX,
+            "test/per_class": {"World": {"precision": 0.916}},
             "label_names": LABELS,
+            "first_step_seconds": 7.3,
+            "peak_memory_mb": 812.5,
+            "wall_seconds": 213.7,
             "shared_rows": {"train-test": 3},
         },
         "samples.json": [
@@ -122,7 +127,13 @@ def test_a_finished_run_shows_all_its_parts(tmp_path):
     text = text_of(path)
     for part in ("Results", "Curves", "Confusion matrix", "Samples", "Config as it ran", "--workdir=runs/quickstart"):
         assert part in text
-    for part in ("4f2a91c", "3 min 34 s", "finished, step 2,000 of 2,000", "optimizer.schedule.warmup_steps"):
+    for part in (
+        "4f2a91c",
+        "3 min 34 s",
+        "1 x cpu, 2 cores",
+        "finished, step 2,000 of 2,000",
+        "optimizer.schedule.warmup_steps",
+    ):
         assert part in text
     assert "Filled masks" in text and "91.3%" in text and "There is no" not in text
 
@@ -142,7 +153,17 @@ def test_floors_stand_in_the_row_of_their_figure(tmp_path):
     assert "6.513 <small>-3.26</small>" in rows["val loss"]
     assert "1.911 <small>-0.429</small>" in rows["val bits per byte"]
     assert "0.881 <small>+0.0269</small>" in rows["test accuracy"]
-    assert "0.8803" in rows["test macro f1"] and "6.513" not in rows["test accuracy"]
+    assert "0.8803" in rows["test f1"] and "6.513" not in rows["test accuracy"]
+
+
+def test_a_floor_of_one_split_stands_beside_that_split(tmp_path):
+    result = {"val/loss": 3.0, "test/loss": 3.5, "floor/val/unigram": 6.0, "floor/test/unigram": 6.25}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    line = json.dumps({"step": 10, "val/loss": 3.0})
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    text = text_of(write_report(tmp_path))
+    assert "test loss 3.5 6.25 -2.75 val loss 3 6 -3" in text
+    assert "unigram 6 " in text and "unigram 6.25" not in text  # the curve is val's, and so is the line in its chart
 
 
 def test_a_floor_without_a_figure_is_still_shown(tmp_path):
@@ -154,7 +175,7 @@ def test_scores_per_class_are_those_of_scikit_learn(tmp_path):
     from sklearn.metrics import precision_recall_fscore_support
 
     matrix = [[3, 1, 0], [2, 5, 0], [1, 0, 0]]  # the last class is never predicted
-    (tmp_path / "result.json").write_text(json.dumps({"test/confusion_matrix": matrix, "label_names": ["a", "b", "c"]}))
+    (tmp_path / "result.json").write_text(json.dumps({"test/confusion": matrix, "label_names": ["a", "b", "c"]}))
     pairs = [(i, j) for i, row in enumerate(matrix) for j, count in enumerate(row) for _ in range(count)]
     true, predicted = zip(*pairs, strict=True)
     wanted: Any = precision_recall_fscore_support(true, predicted, zero_division=0)  # pyright: ignore[reportArgumentType]
@@ -168,7 +189,7 @@ def test_what_a_run_wrote_is_escaped(tmp_path):
     evil = "<script>alert('1')</script>&\"'"
     fake_run(tmp_path)
     (tmp_path / "result.json").write_text(
-        json.dumps({f"val/{evil}": 1.5, f"floor/{evil}": 2.0, "note": evil, "confusion_matrix": [[1, 2], [3, 4]]}
+        json.dumps({f"val/{evil}": 1.5, f"floor/{evil}": 2.0, "note": evil, "val/confusion": [[1, 2], [3, 4]]}
                    | {"label_names": [evil, "b"]})
     )  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps({evil: evil}))
@@ -190,7 +211,20 @@ def test_a_missing_file_is_a_sentence(tmp_path, missing):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "result.json", "config.json", "run.json", "samples.json"])
-@pytest.mark.parametrize("content", [b"", b'{"step": 1, "tr', b"\xff\xfe", b"7", b"[]", b"{}", b"null", b'["x", null]'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"step": 1, "tr',
+        b"\xff\xfe",
+        b"7",
+        b"[]",
+        b"{}",
+        b"null",
+        b'["x", null]',
+        b'{"step": NaN, "wall_seconds": NaN}',
+    ],
+)
 def test_a_half_written_file_never_crashes_the_page(tmp_path, name, content):
     fake_run(tmp_path)
     (tmp_path / name).write_bytes(content)
@@ -214,19 +248,19 @@ def test_a_run_in_progress_shows_its_curves_up_to_the_broken_line(tmp_path):
 
 @pytest.mark.parametrize("matrix", [[[1, 2]], [[1], [2]], "x", [], [[1, None], [2, 3]], [1, 2]])
 def test_a_wrong_confusion_matrix_is_a_sentence(tmp_path, matrix):
-    (tmp_path / "result.json").write_text(json.dumps({"confusion_matrix": matrix}))
+    (tmp_path / "result.json").write_text(json.dumps({"val/confusion": matrix}))
     assert "is not a square table" in text_of(write_report(tmp_path))
 
 
 def test_a_class_without_examples_has_a_row(tmp_path):
-    (tmp_path / "result.json").write_text(json.dumps({"confusion_matrix": [[0, 0], [1, 2]], "label_names": ["a", "b"]}))
+    (tmp_path / "result.json").write_text(json.dumps({"val/confusion": [[0, 0], [1, 2]], "label_names": ["a", "b"]}))
     assert "b 1 2" in text_of(write_report(tmp_path))
 
 
 def test_many_classes_are_listed_by_their_confusions(tmp_path):
     matrix = [[50 if i == j else 0 for j in range(37)] for i in range(37)]
     matrix[5][31] = 17
-    (tmp_path / "result.json").write_text(json.dumps({"confusion_matrix": matrix}))
+    (tmp_path / "result.json").write_text(json.dumps({"val/confusion": matrix}))
     assert "class 5 class 31 17" in text_of(write_report(tmp_path))
 
 
@@ -236,24 +270,24 @@ def test_no_workdir_is_refused(tmp_path):
 
 
 def test_a_nan_is_a_gap_in_the_curve():
-    curve = Series("train", "train", [1, 2, 3, 4, 5], [1.0, 2.0, math.nan, 4.0, 5.0])
+    curve = Series("train", "train", [1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, math.nan, 4.0, 5.0])
     drawn = chart("Loss", [curve], floors={"none": math.nan}, from_zero=False, wide=False)
     (line,) = re.findall(r'class="line train" d="([^"]*)"', drawn)
     assert line.count("M") == 2 and line.count("L") == 2 and "nan" not in drawn
-    nothing = Series("train", "train", [1], [math.nan])
+    nothing = Series("train", "train", [1.0], [math.nan])
     assert chart("Loss", [nothing], floors={}, from_zero=False, wide=False) == ""
 
 
 def test_a_curve_lies_where_its_values_say():
-    curve = Series("val", "val", [0, 10, 20], [0.0, 2.0, 4.0])
+    curve = Series("val", "val", [0.0, 10.0, 20.0], [0.0, 2.0, 4.0])
     drawn = chart("Loss", [curve], floors={"unigram": 3.0}, from_zero=True, wide=False)
     assert 'd="M0.0 100.0L50.0 50.0L100.0 0.0"' in drawn
     assert '<path class="floor" d="M0 25.0H100"/>' in drawn and "unigram 3" in drawn
 
 
 def test_long_curves_are_averaged_and_end_at_their_last_step():
-    steps = list(range(1, 10 * MOST_POINTS + 4))
-    thinned = thin(Series("train", "train", steps, [float(step % 2) for step in steps]))
+    steps = [float(step) for step in range(1, 10 * MOST_POINTS + 4)]
+    thinned = thin(Series("train", "train", steps, [step % 2 for step in steps]))
     assert len(thinned.steps) <= MOST_POINTS and thinned.steps[-1] == steps[-1]
     assert all(0.4 <= value <= 0.6 for value in thinned.values[:-1])
 
@@ -262,7 +296,7 @@ def test_long_curves_are_averaged_and_end_at_their_last_step():
     ("low", "high"), [(0, 1), (3.1, 8.7), (-2, 5), (0, 1e-3), (0, 2000), (4, 4), (0, 0), (1e-9, 2e-9)]
 )
 def test_ticks_span_the_range_with_round_numbers(low, high):
-    ticks = nice_ticks(low, high)
+    ticks = nice_ticks(float(low), float(high))
     assert 3 <= len(ticks) <= 7 and ticks[0] <= low and ticks[-1] >= high
 
 

@@ -76,9 +76,8 @@ def test_values_and_gradients_are_those_of_float64(problem, options):
     assert_close(gradient, numeric_gradient(weighted, logits), 1e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, N, 100])
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("chunk", [3, N])
+@pytest.mark.parametrize(("options", "with_bias"), [(OPTIONS[0], False), (OPTIONS[1], True), (OPTIONS[2], True)])
 def test_chunked_values_and_gradients_are_those_of_float64(problem, options, chunk, with_bias):
     p = in_float32(problem)
     names = ("hidden", "table", "bias") if with_bias else ("hidden", "table")
@@ -110,7 +109,7 @@ def test_correct_is_the_first_of_equal_logits():
 
 
 @pytest.mark.parametrize("chunk", [3, 100])
-@pytest.mark.parametrize("target", [-100, V, 2**30])
+@pytest.mark.parametrize("target", [-100, 2**30])
 def test_what_is_not_counted_cannot_give_nan(problem, chunk, target):
     p = in_float32(problem)
     targets = jnp.where(p["where"], p["targets"], target)

@@ -1,0 +1,64 @@
+"""The environment that makes jax fast and quiet here: set before jax is imported, where the user has not set it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+MARK = "GROUNDWORK_TUNED"
+
+# What the kernel shows where an accelerator is installed; "[0-9]" passes over the control file /dev/vfio/vfio.
+_GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+_TPU_FILES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
+
+
+def tune() -> None:
+    """Sets what `defaults` gives and starts this process once more: the C library reads its settings at the start only.
+
+    A process that is tuned already goes on at once (set GROUNDWORK_TUNED=1 to keep the environment as it is), and so
+    does one that has imported jax: a test or a notebook that calls a door.
+    """
+    if os.environ.get(MARK) or "jax" in sys.modules:
+        return
+    environment = {**defaults(os.environ, platform(os.environ)), **os.environ, MARK: "1"}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not orig_argv[0]: a bare "python" would be looked up again, perhaps outside of this virtual environment.
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def platform(environment: Mapping[str, str]) -> str:
+    """ "cpu", "gpu" or "tpu": the first of JAX_PLATFORMS, else what the device files show; "" where that is unknown.
+
+    Only Linux shows device files, so elsewhere (a plugin for another accelerator may be installed) it is unknown.
+    """
+    named = environment.get("JAX_PLATFORMS", "").split(",")[0]
+    if named:
+        return "gpu" if named in ("cuda", "rocm") else named
+    if sys.platform != "linux":
+        return ""
+    for name, patterns in (("tpu", _TPU_FILES), ("gpu", _GPU_FILES)):
+        if any(glob.glob(pattern) for pattern in patterns):
+            return name
+    return "cpu"
+
+
+def defaults(environment: Mapping[str, str], platform: str) -> dict[str, str]:
+    """What to set where `environment` does not set it.
+
+    Every compiled program is kept in one folder, so that a second run starts warm; programs of another CPU, flag or jax
+    version never match. On the CPU the C library gives large buffers huge pages: fresh ones cost page faults otherwise.
+    """
+    cache = Path(environment.get("GROUNDWORK_CACHE") or "~/.cache/groundwork").expanduser()
+    found = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    if platform == "cpu":
+        found["JAX_PLATFORMS"] = "cpu"  # an installed libtpu would look for its chips, at length and aloud
+        if sys.platform == "linux":
+            found["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    return found

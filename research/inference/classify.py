@@ -1,0 +1,58 @@
+"""Labelling texts: the probabilities of each label, in batches of one shape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from research.inference.text_model import TextModel, batched
+from research.types import Params
+
+# Texts, or pairs of them, to tokens int32 [N L], the tokens of each row that are real [N], and how many rows were cut.
+Encode = Callable[[Sequence[tuple[str, ...]]], tuple[np.ndarray, np.ndarray, int]]
+
+
+def classify(
+    text_model: TextModel, texts: Sequence[tuple[str, ...]], *, encode: Encode, batch_size: int = 32
+) -> Iterator[dict[str, Any]]:
+    """For each text or pair, in order: {"input", "label", "probabilities": {label: probability}, "cut"}.
+
+    "input" is the text, or the list of the two of a pair; "cut" is true where the row had no room for all of it.
+    `encode` makes the rows that the model was trained on (`data.labelled.encode_rows`).
+    """
+    names = text_model.facts.label_names
+    for batch in batched(texts, batch_size):
+        tokens, lengths, num_cut = encode(batch)
+        cut = [num_cut > 0 and encode([row])[2] > 0 for row in batch]
+        missing = batch_size - len(batch) if len(texts) > batch_size else 0
+        if missing:  # the last batch: the same shape as those before, filled with its first row
+            filler = np.zeros(missing, np.int64)
+            tokens, lengths = (np.concatenate([rows, rows[filler]]) for rows in (tokens, lengths))
+        probabilities = np.asarray(_probabilities(text_model.model, text_model.params, tokens, lengths))
+        for row, text in enumerate(batch):
+            yield {
+                "input": text[0] if len(text) == 1 else list(text),
+                "label": names[int(np.argmax(probabilities[row]))],
+                "probabilities": {name: float(p) for name, p in zip(names, probabilities[row], strict=True)},
+                "cut": cut[row],
+            }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(
+    model: nn.Module, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"]
+) -> Float[Array, "B C"]:
+    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    real = column < lengths[:, None]
+    hidden, _ = model.apply(
+        {"params": params}, tokens, positions=jnp.where(real, column, 0), segment_ids=real.astype(jnp.int32)
+    )
+    logits = model.apply({"params": params}, hidden, real, train=False, method="classify")
+    return jax.nn.softmax(logits, axis=-1)

@@ -1,0 +1,183 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.batch import Spec
+from research.data.tokenizers import Byte, facts
+from research.inference.generate import Sampling, generate, generate_tokens
+from research.inference.text_model import TextModel, vocabulary_logits
+from research.models import MODELS, Model
+from research.models.heads import LanguageHead
+
+VOCAB = 23
+SIZES = dict(vocab_size=VOCAB, causal=True, width=12, depth=2)
+HEADS = dict(gpt2=3, modern=3, llama=4)
+PROMPTS = [[2, 7], [2, 9, 11, 5, 6, 8, 19], [2, 13, 13]]
+
+
+def make(name: str, vocab_size: int = VOCAB, length: int = 31, seed: int = 0):
+    sizes = SIZES | {"vocab_size": vocab_size, "length": length}
+    if name in HEADS:
+        sizes |= {"num_heads": HEADS[name], "num_kv_heads": 2} if name == "llama" else {"num_heads": HEADS[name]}
+        sizes["width"] = 4 * HEADS[name]
+    config = MODELS[name](**sizes)
+    model = Model(config.module(), LanguageHead(vocab_size, config.width, bias=True))
+    tokens = jnp.ones((1, 3), jnp.int32)
+
+    def both(module, tokens):
+        hidden, _ = module(tokens, positions=tokens, segment_ids=tokens)
+        return module.vocabulary(hidden)
+
+    params = nn.meta.unbox(model.init(jax.random.key(seed), tokens, method=both))["params"]
+    # Larger than at initialisation, so that the likeliest token follows from the whole text and not from the last token.
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    leaves = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return model, jax.tree.unflatten(structure, leaves)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def all_logits(model, params, tokens, lengths):
+    """Logits at every position, without a cache; rows are padded behind their tokens."""
+    column = jnp.arange(tokens.shape[1])
+    real = column < lengths[:, None]
+    positions = jnp.where(real, column, 0)
+    hidden, _ = model.apply({"params": params}, tokens, positions=positions, segment_ids=real.astype(jnp.int32))
+    return vocabulary_logits(model, params, hidden)[:, :, :VOCAB]
+
+
+def greedy_without_cache(model, params, prompts, num_tokens):
+    lengths = np.array([len(prompt) for prompt in prompts])
+    rows = np.arange(len(prompts))
+    tokens = np.zeros((len(prompts), 19), np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    for count in range(num_tokens):
+        logits = all_logits(model, params, tokens, lengths + count)
+        tokens[rows, lengths + count] = jnp.argmax(logits[rows, lengths + count - 1], axis=-1)
+    return [tokens[row, lengths[row] : lengths[row] + num_tokens].tolist() for row in rows]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "modern", "llama", "lstm", "gru"])
+def test_greedy_with_cache_equals_greedy_without_for_prompts_of_different_lengths(name):
+    model, params = make(name)
+    found = generate_tokens(model, params, PROMPTS, sampling=Sampling(11, temperature=0.0), vocab_size=VOCAB)
+    expected = greedy_without_cache(model, params, PROMPTS, 11)
+    assert found == expected
+    assert len({tuple(tokens) for tokens in expected}) == len(PROMPTS), "the prompt does not matter: nothing is tested"
+
+
+@pytest.mark.parametrize("name", ["modern", "lstm"])
+def test_a_sample_does_not_depend_on_its_batch(name):
+    model, params = make(name)
+    sampling = Sampling(13, temperature=1.3, top_k=17, top_p=0.9, seed=3)
+    together = generate_tokens(model, params, PROMPTS, sampling=sampling, vocab_size=VOCAB, first_index=5)
+    alone = [
+        generate_tokens(model, params, [prompt], sampling=sampling, vocab_size=VOCAB, first_index=5 + index)[0]
+        for index, prompt in enumerate(PROMPTS)
+    ]
+    assert together == alone
+
+
+def test_the_seed_and_the_index_of_a_prompt_decide_the_sample():
+    model, params = make("modern")
+
+    def draw(seed, index):
+        sampling = Sampling(13, temperature=1.5, seed=seed)
+        return generate_tokens(model, params, PROMPTS[:1], sampling=sampling, vocab_size=VOCAB, first_index=index)[0]
+
+    assert draw(0, 0) == draw(0, 0)
+    assert draw(0, 0) != draw(1, 0)
+    assert draw(0, 0) != draw(0, 1)
+
+
+def test_tokens_are_drawn_with_the_probabilities_of_the_model():
+    model, params = make("modern")
+    sampling = Sampling(1, temperature=1.0)
+    count = 512
+    drawn = generate_tokens(model, params, PROMPTS[1:2] * count, sampling=sampling, vocab_size=VOCAB)
+    shares = np.bincount([tokens[0] for tokens in drawn], minlength=VOCAB) / count
+    expected = np.asarray(jax.nn.softmax(all_logits(model, params, np.array(PROMPTS[1:2]), np.array([7]))[0, -1]))
+    np.testing.assert_allclose(shares, expected, atol=5 * 0.5 / np.sqrt(count))
+
+
+def test_padding_of_the_vocabulary_and_banned_tokens_are_never_drawn():
+    model, params = make("modern")
+    table = params["backbone"]["embed"]["embedding"]
+    params["head"]["bias"] = params["head"]["bias"].at[VOCAB:].set(1e3).at[jnp.array([0, 4])].set(1e3)
+    assert table.shape[0] > VOCAB
+    for temperature in (0.0, 2.0):
+        sampling = Sampling(17, temperature=temperature)
+        found = generate_tokens(model, params, PROMPTS, sampling=sampling, vocab_size=VOCAB, banned=(0, 4))
+        drawn = {token for tokens in found for token in tokens}
+        assert drawn and all(0 < token < VOCAB and token != 4 for token in drawn)
+
+
+def test_generation_ends_with_a_stop_token_and_others_go_on():
+    model, params = make("modern")
+    greedy = Sampling(11, temperature=0.0)
+    free = generate_tokens(model, params, PROMPTS, sampling=greedy, vocab_size=VOCAB)
+    stop = free[0][4]
+    found = generate_tokens(model, params, PROMPTS, sampling=greedy, vocab_size=VOCAB, stop=(stop,))
+    for tokens, before in zip(found, free, strict=True):
+        end = before.index(stop) + 1 if stop in before else len(before)
+        assert tokens == before[:end]
+    assert len(found[0]) < 11
+
+
+def text_model(name: str, length: int = 31) -> TextModel:
+    tokenizer = Byte().train(["text"])
+    spec = Spec(length=length, **facts(tokenizer))
+    model, params = make(name, vocab_size=spec.vocab_size, length=length)
+    return TextModel(model, params, tokenizer.to_str(), spec, length)
+
+
+def test_output_begins_with_the_input_and_batches_do_not_matter():
+    trained = text_model("modern")
+    texts = ["Zwölf <mask>", "", "abc", "日本"]
+    sampling = Sampling(7, temperature=1.0, seed=1)
+    found = list(generate(trained, texts, sampling=sampling, batch_size=3))
+    assert [result["input"] for result in found] == texts
+    assert all(result["output"].startswith(result["input"]) for result in found)
+    assert all(result["num_tokens"] == 7 or result["ended"] for result in found)
+    one_by_one = [next(generate(trained, [text], sampling=sampling, first_index=i)) for i, text in enumerate(texts)]
+    assert found == one_by_one
+
+
+@pytest.mark.parametrize("name", ["gpt2", "modern"])
+def test_text_beyond_the_positions_is_refused_before_any_work(name):
+    trained = text_model(name, length=13)
+    assert list(generate(trained, ["abcd"], sampling=Sampling(8)))
+    with pytest.raises(ValueError, match=r"text 2 has 5 tokens, with max_tokens=9 14; the model has 13 .*max_tokens=8"):
+        next(generate(trained, ["a", "abcd"], sampling=Sampling(9)))
+    with pytest.raises(ValueError, match="give a shorter text"):
+        next(generate(trained, ["a" * 13], sampling=Sampling(1)))
+
+
+def test_a_recurrent_model_has_no_last_position():
+    trained = text_model("lstm", length=13)
+    assert trained.num_positions == 0
+    assert next(generate(trained, ["a" * 29], sampling=Sampling(3)))["input"] == "a" * 29
+
+
+def test_programs_are_compiled_for_powers_of_two_only():
+    from research.inference.generate import _run
+
+    model, params = make("modern")
+    _run.clear_cache()
+    for length in (2, 3, 5, 7, 8):
+        for max_tokens in (1, 4, 8):
+            prompts = [[2] * length] * 3
+            generate_tokens(model, params, prompts, sampling=Sampling(max_tokens), vocab_size=VOCAB)
+    assert _run._cache_size() == 1
+
+
+@pytest.mark.parametrize("wrong", [dict(max_tokens=0), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0)])
+def test_bad_sampling_is_refused(wrong):
+    model, params = make("modern")
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        generate_tokens(model, params, PROMPTS, sampling=Sampling(**wrong), vocab_size=VOCAB)
