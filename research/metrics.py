@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
 
 
 @struct.dataclass
 class Mean:
     """A mean under way: `total` is a sum of values, `weight` the sum of what they count (tokens, examples)."""
 
-    total: Float[Array | np.ndarray, ""]
-    weight: Float[Array | np.ndarray, ""]
+    total: Any  # float32 []; stacked under scan, numpy once fetched
+    weight: Any
 
     def __add__(self, other: Mean) -> Mean:
         return Mean(self.total + other.total, self.weight + other.weight)

@@ -285,6 +285,7 @@ def _finish(
     """The final evaluation of every split that is not trained on, its floors, samples, result.json and report.html."""
     result: dict[str, Any] = {"step": run.page.num_steps}
     result |= run.evaluator.all_scores(to_evaluate(state), floors=evaluating.floors)
+    result["shared_rows"] = dict(run.experiment.dataset.facts.get("shared_rows", {}))
     result["first_step_seconds"] = log.first_step_seconds
     result["peak_memory_mb"] = provenance.peak_memory_mb()
     result["wall_seconds"] = time.perf_counter() - started

@@ -1,6 +1,8 @@
 """What all tests share: eight virtual CPU devices, strict arrays, checked shapes, a cache of their own."""
 
+import json
 import os
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -52,3 +54,18 @@ def pytest_collection_modifyitems(items):
 def real_data() -> Path:
     """The folder of real data sets beside the checkout; ask for it under the marker `real_data`."""
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Sixty short documents of made-up sentences, as JSON lines with a label: whether the first word is a number's."""
+    numbers, others = "one two three four five".split(), "cat dog tree house river stone".split()
+    draw = random.Random(7)
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    with path.open("w") as file:
+        for index in range(60):
+            first = draw.choice(numbers if index % 2 else others)
+            words = [first] + [draw.choice(numbers + others) for _ in range(draw.randint(3, 9))]
+            record = {"text": " ".join(words) + f" {index}.", "label": "number" if index % 2 else "thing"}
+            file.write(json.dumps(record) + "\n")
+    return path

@@ -1,11 +1,11 @@
-"""Real text that every CPython brings along: the prose and code of its standard library, and what can be labelled in it.
+"""Real text that every CPython brings along: its standard library's prose and code, and one task labelled in it.
 
 Three sets, each with the splits train, val and test, split by module with one rule, so that no set's test modules
 are another set's training modules:
 
   corpus  documents of prose (docstrings, comments) and of code without either: {"text", "kind", "module"}
   pairs   functions with their docstrings: {"docstring", "body", "name", "module"}
-  roles   lines of code in which one name is hidden by `<mask>`, labelled with what the name is: {"text", "label", "module"}
+  roles   code with one name hidden by `<mask>`, labelled with what that name is: {"text", "label", "module"}
 
 The contents follow the Python version; the rules do not.
 """
@@ -24,8 +24,10 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
+
+from research.data.roles import Place, RoleReader
 
 SPLITS = ("train", "val", "test")
 
@@ -33,12 +35,15 @@ Record = dict[str, Any]
 
 # Packages that some distributions leave out or ship apart, tables, jokes, and code that belongs to one machine.
 _LEFT_OUT = frozenset(
-    "antigravity distutils encodings ensurepip idlelib lib2to3 msilib pydoc_data sqlite3 test this tkinter turtle "
-    "turtledemo venv __hello__ __phello__".split()
+    ("antigravity", "distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "msilib", "pydoc_data", "sqlite3")
+    + ("test", "this", "tkinter", "turtle", "turtledemo", "venv", "__hello__", "__phello__")
 )
 _LEFT_OUT_FOLDERS = frozenset(("__pycache__", "dist-packages", "site-packages", "test", "tests"))
 _TABLE_ITEMS = 50  # a literal with more items than this is a table, neither prose nor code to learn from
 _SHORTEST_DOCUMENT = 40  # characters
+_WINDOW = 24  # words and marks on each side of a hidden name
+_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
+_ROLE_COUNTS = {"train": 600, "val": 150, "test": 150}  # rows of each role
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def split_of(module: str) -> str:
     return {8: "val", 9: "test"}.get(share, "train")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _all_records(name: str) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for record in _set(name)(_modules()):
@@ -129,6 +134,63 @@ def _pairs(modules: Iterable[Module]) -> Iterator[Record]:
                 continue
             if _is_new(docstring, seen_docstrings) and _is_new(body, seen_bodies):
                 yield {"docstring": docstring, "body": body, "name": node.name, "module": module.name}
+
+
+def _roles(modules: Iterable[Module]) -> Iterator[Record]:
+    """Names hidden in code, the same number for each role: what the name is must be read from the code around it.
+
+    At most three places of one name in one role and module are taken, and twelve of a role and module, so that no
+    module's habits decide; which ones, a hash decides. No two texts are alike but for white space and punctuation.
+    """
+    candidates: dict[str, list[tuple[bytes, Record]]] = {split: [] for split in SPLITS}
+    for module in modules:
+        taken: Counter[tuple[str, ...]] = Counter()  # of each role, and of each role and name
+        places = [(_digest(module.name, place.line, place.column), place) for place in _places(module)]
+        for digest, place in sorted(places):
+            if taken[place.role,] < 12 and taken[place.role, place.name] < 3:
+                taken.update([(place.role,), (place.role, place.name)])
+                record = {"text": _hidden(module, place), "label": place.role, "module": module.name}
+                candidates[split_of(module.name)].append((digest, record))
+    seen: set[str] = set()
+    for split, found in candidates.items():
+        wanted, labels = _ROLE_COUNTS[split], Counter()
+        for _, record in sorted(found, key=lambda item: item[0]):
+            if labels[record["label"]] < wanted and _is_new(record["text"], seen):
+                labels[record["label"]] += 1
+                yield record
+
+
+def _places(module: Module) -> list[Place]:
+    """The names of a module whose role is certain, within functions, on lines that remain in `_code`."""
+    reader = RoleReader(module.tree)
+    docstring_lines = {line for first, last, _ in module.docstrings for line in range(first, last + 1)}
+    return [
+        place
+        for place in reader.places
+        if place.line not in docstring_lines
+        # the columns of a syntax tree count bytes
+        and module.lines[place.line - 1].isascii()
+        and module.lines[place.line - 1].startswith(place.name, place.column)
+    ]
+
+
+def _hidden(module: Module, place: Place) -> str:
+    """Code around a place, at most 24 words or marks to each side within its function, the name itself hidden."""
+    line = module.lines[place.line - 1]
+    before, after = line[: place.column], line[place.column + len(place.name) :]
+    above = _code(module, max(place.first, place.line - _WINDOW), place.line - 1)
+    below = _code(module, place.line + 1, min(place.last, place.line + _WINDOW))
+    before = f"{above}\n{before}" if above else before
+    after = f"{after}\n{below}" if below else after
+    starts = [match.start() for match in re.finditer(_WORD_OR_MARK, before)]
+    ends = [match.end() for match in re.finditer(_WORD_OR_MARK, after)]
+    before = before[starts[-_WINDOW] :] if len(starts) > _WINDOW else before.lstrip()
+    after = after[: ends[_WINDOW - 1]] if len(ends) > _WINDOW else after
+    return f"{before}<mask>{after}"
+
+
+def _digest(module: str, line: int, column: int) -> bytes:
+    return hashlib.sha256(f"{module} {line} {column}".encode()).digest()
 
 
 def _modules() -> Iterator[Module]:
@@ -237,4 +299,8 @@ def _is_new(text: str, seen: set[str]) -> bool:
     return True
 
 
-EMBEDDED: dict[str, Callable[[Iterable[Module]], Iterator[Record]]] = {"corpus": _corpus, "pairs": _pairs}
+EMBEDDED: dict[str, Callable[[Iterable[Module]], Iterator[Record]]] = {
+    "corpus": _corpus,
+    "pairs": _pairs,
+    "roles": _roles,
+}

@@ -92,9 +92,7 @@ def tfidf_logistic(
         raise ValueError(f"{len(train_texts)} training texts came with {len(train_labels)} labels; give one each")
     if len(set(train_labels)) < 2:
         raise ValueError("the training labels are all the same; a classifier needs at least two classes")
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"<mask>|\w+|[^\w\s]", dtype=np.float32
-    )
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"<mask>|\w+|[^\w\s]")
     features = vectorizer.fit_transform(_joined_pairs(train_texts))
     model = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=1000, random_state=seed)
     model.fit(features, np.asarray(train_labels))
@@ -141,7 +139,7 @@ def _join(documents: Documents, vocab_size: int, name: str) -> _Stream:
 
 
 def _count(stream: _Stream, context: np.ndarray, vocab_size: int) -> _Level:
-    """The n-grams of the stream, from the id of the context before each of its tokens (-1: the document is too short)."""
+    """The n-grams of the stream, from the id of the context before each token (-1: its document is too short)."""
     places = np.flatnonzero(context >= 0)
     keys, first, inverse = np.unique(
         context[places] * vocab_size + stream.tokens[places], return_index=True, return_inverse=True
@@ -178,7 +176,7 @@ def _find(level: _Level, stream: _Stream, context: np.ndarray, vocab_size: int) 
 def _interpolate(
     level: _Level, counts: np.ndarray, gram: np.ndarray, context: np.ndarray, lower: np.ndarray
 ) -> np.ndarray:
-    """Probability of each token [T] at this level; that of the lower level where training never continued its context."""
+    """Probability of each token [T]; that of the lower level where training never continued its context."""
     discounts = np.array(_discounts(counts))[np.minimum(counts, 3)]
     totals = np.bincount(level.contexts, counts, minlength=level.num_contexts)
     freed = np.bincount(level.contexts, discounts, minlength=level.num_contexts)

@@ -14,7 +14,7 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Metrics of a whole split; `labels` int [N], `probabilities` [N C], each row summing to one, `label_names` [C].
 
-    Every class of `label_names` counts in the macro means, with 0 where it is neither present nor predicted. ROC-AUC is
+    `precision`, `recall` and `f1` are macro means: every class of `label_names` counts, with 0 where it is neither present nor predicted. ROC-AUC is
     that of the second class when there are two, otherwise one class against the rest, averaged over the classes that
     the split has; NaN where only one class is present. The predicted class is the most probable, the first of equals.
     `per_class` holds one entry a class by name, `confusion` the counts [C C], rows true and columns predicted.
@@ -26,9 +26,13 @@ def classification_metrics(
     _check(labels, probabilities, label_names)
     classes = np.arange(len(label_names))
     predicted = probabilities.argmax(axis=1)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=classes, zero_division=0.0
+    scores = metrics.precision_recall_fscore_support(
+        labels,
+        predicted,
+        labels=classes,
+        zero_division=0,  # pyright: ignore[reportArgumentType] - scikit-learn takes a number, its annotation does not
     )
+    precision, recall, f1, support = np.asarray(scores)  # each [C]
     per_class = {
         str(name): {
             "precision": float(precision[index]),
@@ -40,9 +44,9 @@ def classification_metrics(
     }
     return {
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
-        "macro_precision": float(np.mean(precision)),
-        "macro_recall": float(np.mean(recall)),
-        "macro_f1": float(np.mean(f1)),
+        "precision": float(np.mean(precision)),
+        "recall": float(np.mean(recall)),
+        "f1": float(np.mean(f1)),
         "roc_auc": _roc_auc(labels, probabilities),
         # A float32 softmax sums to one within its rounding; scikit-learn warns about that.
         "log_loss": float(metrics.log_loss(labels, probabilities / probabilities.sum(axis=1)[:, None], labels=classes)),

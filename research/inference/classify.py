@@ -49,7 +49,7 @@ def classify(
 def _probabilities(
     model: nn.Module, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"]
 ) -> Float[Array, "B C"]:
-    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     real = column < lengths[:, None]
     hidden, _ = model.apply(
         {"params": params}, tokens, positions=jnp.where(real, column, 0), segment_ids=real.astype(jnp.int32)

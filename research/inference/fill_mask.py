@@ -127,7 +127,7 @@ def _candidates(
     program: _Program, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"], slots: Int[Array, "B N"]
 ) -> tuple[Float[Array, "B N C"], Int[Array, "B N C"]]:
     """Probabilities and ids of the C likeliest tokens at each slot; probabilities are shares of the whole vocabulary."""
-    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     real = column < lengths[:, None]
     hidden, _ = program.model.apply(
         {"params": params}, tokens, positions=jnp.where(real, column, 0), segment_ids=real.astype(jnp.int32)

@@ -164,7 +164,7 @@ def _run(
     cache = program.model.apply(
         {"params": params}, num_rows, length + program.capacity, method="initial_cache"
     )
-    positions = jnp.arange(length, dtype=jnp.int32) - (length - lengths)[:, None]
+    positions = jnp.arange(length, dtype=jnp.int32)[None, :] - (length - lengths)[:, None]
     # Padding is segment 0: attention leaves it out, and the border behind it resets a recurrent state.
     segment_ids = (positions >= 0).astype(jnp.int32)
     logits, cache = program.read(params, tokens, jnp.maximum(positions, 0), segment_ids, cache)

@@ -81,7 +81,7 @@ def vocabulary_logits(model: nn.Module, params: Params, hidden: Array) -> Float[
     """Float32 logits of vectors [*batch D]; ids from the vocabulary's size on are padding of the table."""
     hidden, table, bias = model.apply({"params": params}, hidden, method="vocabulary")
     logits = jnp.einsum("...d,vd->...v", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
-    return logits if bias is None else logits + bias.astype(jnp.float32)
+    return logits if bias is None else logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
 
 
 def without(logits: Float[Array, "*batch V"], banned: Sequence[int]) -> Float[Array, "*batch V"]:

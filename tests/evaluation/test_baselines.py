@@ -88,7 +88,7 @@ def test_kneser_ney_equals_a_dictionary_implementation(order, count):
     found = kneser_ney_log_probabilities(train, evaluated, vocab_size=7, orders=(order,))[order]
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
     estimated = any(discounts != (0, 0.5, 1, 1.5) for discounts in plain.discounts.values())
-    assert estimated == (count == 211 and order >= 3)
+    assert estimated == (order > 1)  # seven tokens are too few for counts of counts at the lowest level
 
 
 @pytest.mark.parametrize("context", [[BOS], [BOS, 3], [BOS, 6, 5, 0, 1], [BOS, 10, 10, 4]])

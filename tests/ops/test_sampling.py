@@ -1,5 +1,7 @@
 """Sampling against the truncated distribution, computed one row at a time in numpy float64."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,7 +76,8 @@ def test_top_k_one_is_greedy_and_ties_go_to_the_lower_id():
 
 def test_a_row_does_not_depend_on_how_many_there_are(logits):
     rows = jax.random.normal(jax.random.key(1), (7, V))
-    for options in (dict(), dict(top_k=5, top_p=0.9)):
+    choices: list[dict[str, Any]] = [dict(), dict(top_k=5, top_p=0.9)]
+    for options in choices:
         together = sample(jax.random.key(2), rows, **options)
         np.testing.assert_array_equal(sample(jax.random.key(2), rows[:3], **options), together[:3])
 

@@ -1,0 +1,59 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from research.batch import Spec
+from research.data.labelled import encode_rows
+from research.data.tokenizers import Byte, facts
+from research.inference.classify import classify
+from research.inference.text_model import TextModel
+from research.objectives.classification import Classification
+from research.models import MODELS, Model
+from research.models.heads import ClassificationHead
+
+LENGTH, NAMES = 17, ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    tokenizer = Byte().train(["text"])
+    spec = Spec(length=LENGTH, label_names=NAMES, **facts(tokenizer))
+    config = MODELS["modern"](vocab_size=spec.vocab_size, length=LENGTH, width=6, depth=2, num_heads=3, unroll=1)
+    model = Model(config.module(), ClassificationHead(num_classes=3))
+    batch = rows(["one"], tokenizer)
+    params = jax.eval_shape(lambda: Classification(model, num_classes=3).init(jax.random.key(0), batch))["params"]
+    params = jax.tree.map(lambda leaf: leaf.value, params, is_leaf=lambda leaf: hasattr(leaf, "value"))
+    draw = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: draw.normal(0.0, 0.5, leaf.shape).astype(np.float32), params)
+    return TextModel(model, params, tokenizer.to_str(), spec, LENGTH)
+
+
+def rows(texts, tokenizer):
+    tokens, lengths, _ = encode_rows([(text,) for text in texts], tokenizer, length=LENGTH)
+    column = np.arange(LENGTH)[None, :]
+    real = column < lengths[:, None]
+    positions = np.where(real, column, 0).astype(np.int32)
+    return {"tokens": tokens, "segment_ids": real.astype(np.int32), "positions": positions}
+
+
+def test_probabilities_are_those_of_the_objective_in_batches_of_any_size(trained):
+    texts = ["one", "two words", "a text that is too long", "four", ""]
+    encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=LENGTH)
+    objective = Classification(trained.model, num_classes=3)
+    expected = objective.outputs({"params": trained.params}, rows(texts, trained.tokenizer))["probabilities"]
+    for batch_size in (2, 7):
+        found = list(classify(trained, [(text,) for text in texts], encode=encode, batch_size=batch_size))
+        shares = [[result["probabilities"][name] for name in NAMES] for result in found]
+        np.testing.assert_allclose(shares, np.asarray(expected), atol=1e-6)
+        assert [result["label"] for result in found] == [NAMES[i] for i in np.argmax(expected, axis=1)]
+        assert [result["input"] for result in found] == texts
+        assert [result["cut"] for result in found] == [False, False, True, False, False]
+
+
+def test_pairs_are_one_row(trained):
+    encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=LENGTH)
+    first, second = classify(trained, [("one", "two"), ("two", "one")], encode=encode)
+    assert first["input"] == ["one", "two"]
+    assert first["probabilities"] != second["probabilities"]
