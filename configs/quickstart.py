@@ -27,7 +27,7 @@ def get_config(variant=""):
             ),
             model=dict(
                 name="modern",
-                width=16 if tiny else 192,
+                width=16 if tiny else 128,
                 depth=2 if tiny else 4,
                 num_heads=2 if tiny else 4,
                 unroll=4,
@@ -35,14 +35,14 @@ def get_config(variant=""):
             objective=dict(name="masked_lm", rate=0.15 if tiny else 0.25),
             optimizer=dict(
                 name="muon",
-                peak_rate=0.02,
+                peak_rate=6e-3,
                 adam_rate=3e-3,
                 schedule=dict(name="linear", warmup_steps=2 if tiny else 50),
             ),
-            num_steps=20 if tiny else 1000,
-            batch_size=8 if tiny else 32,
+            num_steps=20 if tiny else 700,
+            batch_size=8 if tiny else 16,
             log=dict(every=10 if tiny else 50),
-            checkpoint=dict(every=10 if tiny else 250),
+            checkpoint=dict(every=10 if tiny else 175),
             evaluation=dict(every=0, batch_size=64, samples=SAMPLES[:1] if tiny else SAMPLES),
         )
     )

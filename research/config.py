@@ -41,7 +41,7 @@ def load_page(
 
 
 # Arguments that the hall gives to constructors, so that a page need not.
-OFFERED = ("model", "vocab_size", "length", "causal", "mask_id", "num_classes", "width", "num_steps")
+OFFERED = ("model", "vocab_size", "length", "causal", "mask_id", "num_classes", "width", "num_steps", "tokenizer")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

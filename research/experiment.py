@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,6 +132,11 @@ class Experiment:
 def load_page(argument: str, overrides: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The checked page of FILE[:variant], with overrides; the head's name follows from the objective's."""
     return config.load_page(argument, overrides, PAGE, prepare=_name_head)
+
+
+def complete(page: Mapping[str, Any]) -> dict[str, Any]:
+    """The page with the defaults of its own keys written out, as it is kept and compared; blocks stay as they are."""
+    return {item.name: getattr(Page(**page), item.name) for item in fields(Page)}
 
 
 def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = print) -> Experiment:

@@ -11,7 +11,7 @@ from research.door import run_door
 
 
 def main(arguments: Sequence[str]) -> int:
-    from research.experiment import run_training
+    from research.run import run_training
 
     return run_training("pretrain", arguments)
 

@@ -30,12 +30,13 @@ from research.experiment import (
     Logging,
     Saving,
     Tuning,
+    complete,
     load_page,
     open_experiment,
     open_trained,
     text_model,
 )
-from research.inference.fill_mask import fill_mask
+from research.inference.fill_mask import MASK, fill_mask
 from research.inference.generate import Sampling, generate
 from research.training.checkpoint import Checkpoints, restore_latest
 from research.training.devices import peak_flops
@@ -153,7 +154,7 @@ class Run:
         if origin is not None and self.page.weights == "pretrained":
             given = dict(origin.params)
             if origin.about["head"] != self.experiment.about["head"]:
-                del given["head"]
+                given.pop("head", None)  # a tied head without bias has no parameters
         state = init_state(
             self.objective,
             self._transform,
@@ -205,6 +206,7 @@ def run_training(door: Literal["pretrain", "finetune"], arguments: Sequence[str]
         raise ValueError("finetune starts from a finished run; give --config.init_from=DIR (its --workdir)")
     if door == "pretrain" and page.get("weights", "pretrained") != "pretrained":
         raise ValueError("weights=scratch belongs to finetune; pretrain without init_from starts from scratch")
+    page = complete(page)
     provenance.check_workdir(flags.workdir, page)
     experiment = open_experiment(page)
     train(experiment, flags.workdir, command=[f"research.{door}", *arguments], started=started)
@@ -217,6 +219,7 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
     saving: Saving = build(page.checkpoint, {"": Saving}, kind="checkpoint")
     settings: Logging = build(page.log, {"": Logging}, kind="log")
     evaluating: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
+    check_samples(experiment, evaluating.samples)
     run = Run(experiment)
     before = provenance.read_config(workdir)
     kept = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric", "mode")}
@@ -259,8 +262,23 @@ def draw_samples(experiment: Experiment, params: Any, texts: Sequence[str]) -> l
     model = text_model(experiment.objective.model, params, experiment.dataset.spec, experiment.about)
     if name == "masked_lm":
         return [{"kind": "fill_mask", **sample} for sample in fill_mask(model, texts)]
-    sampling = Sampling(max_tokens=min(200, experiment.dataset.spec.length // 2), temperature=0.8)
+    sampling = Sampling(max_tokens=min(200, model.length // 2), temperature=0.8)
     return [{"kind": "generate", **sample} for sample in generate(model, texts, sampling=sampling)]
+
+
+def check_samples(experiment: Experiment, texts: Sequence[str]) -> None:
+    """Raises ValueError where a sample text could not be filled or continued at the end: hours later."""
+    name = experiment.about["objective"]["name"]
+    if not texts or name not in ("masked_lm", "causal_lm"):
+        return
+    model = text_model(experiment.objective.model, {}, experiment.dataset.spec, experiment.about)
+    room = model.length - (min(200, model.length // 2) if name == "causal_lm" else 0)
+    for text in texts:
+        if name == "masked_lm" and not MASK.search(text):
+            raise ValueError(f"evaluation.samples: {text!r} has no mask; write <mask> where a token is to be filled in")
+        length = len(model.start() + model.encode(MASK.sub("x", text)))
+        if length > room:
+            raise ValueError(f"evaluation.samples: {text!r} has {length} tokens, the model room for {room}; shorten it")
 
 
 def _open_log(run: Run, workdir: Path, settings: Logging, started: float) -> Log:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# One page for every test of the doors: eight virtual devices, so batches of eight; a constant rate, so that runs may grow.
+# One page for every test of the doors: one device, which compiles fastest; a constant rate, so that runs may grow.
 SMALL = {
     "data.tokenizer.name": "character",
     "data.length": 16,
@@ -18,6 +18,9 @@ SMALL = {
     "optimizer.name": "adamw",
     "optimizer.peak_rate": 0.003,
     "optimizer.schedule.name": "constant",
+    "optimizer.schedule.warmup_steps": 0,
+    "model.unroll": 1,
+    "mesh.data": 1,
     "batch_size": 8,
     "log.tensorboard": "false",
     "evaluation.floors": "false",
@@ -27,6 +30,7 @@ SMALL = {
 def small_page(corpus: Path, objective: str, **changes: object) -> list[str]:
     """The arguments after --workdir that train a small model on `corpus`; dots in keys are written as __."""
     page = "configs/pretrain/text_lm.py:tiny" if objective == "causal_lm" else "configs/quickstart.py:tiny"
+    changes.setdefault("evaluation__samples", "a <mask>," if objective == "masked_lm" else "a cat,")
     keys = SMALL | {"data.path": corpus, "data.valid_path": "", "data.packing": "documents"}
     keys |= {key.replace("__", "."): value for key, value in changes.items()}
     return [f"--config={ROOT / page}", *(f"--config.{key}={value}" for key, value in keys.items())]

@@ -31,7 +31,7 @@ def mistake(arguments, door="pretrain") -> str:
         ("--config.num_steps=many", "wanted int"),
         ("--config.model.dropout=true", "wanted float"),
         ("--config.model.norm=batch", "wanted one of layer, rms"),
-        ("--config.batch_size=12", "use a multiple of 8"),
+        ("--config.batch_size=12 --config.mesh.data=8", "use a multiple of 8"),
         ("--config.accumulate=3", "use a multiple of 3"),
         ("--config.num_steps=0", "wanted 1 or more"),
         ("--config.data.path=/nowhere/text.jsonl", "/nowhere/text.jsonl"),
@@ -39,11 +39,13 @@ def mistake(arguments, door="pretrain") -> str:
         ("--config.model.num_heads=3", "does not divide"),
         ("--config.model.length=8", "longer than the model's 8 positions"),
         ("--config.mesh.data=64", "there are 8 devices"),
+        ("--config.evaluation.samples=no_mask_here,", "has no mask"),
+        ("--config.evaluation.samples=<mask>_and_far_more_than_fits,", "tokens"),
         ("--config.data.valid_fraction=0", "valid_fraction"),
     ],
 )
 def test_a_wrong_key_or_value_is_refused(corpus, tmp_path, flag, said):
-    arguments = [*small_page(corpus, "masked_lm"), f"--workdir={tmp_path / 'run'}", flag]
+    arguments = [*small_page(corpus, "masked_lm"), f"--workdir={tmp_path / 'run'}", *flag.split()]
     assert said in mistake(arguments)
     assert not (tmp_path / "run").exists(), "nothing may have been written yet"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<bos>", "<eos>", "<mask>")  # ids 0 to 4 in every tokenizer trained here
 
@@ -112,6 +112,8 @@ class BytePair:
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer, length=len(texts))
+        # A word's token holds the space before it, so a mask that stands for the word takes the space too (as RoBERTa's).
+        tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
         return tokenizer
 
     def key(self) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn import metrics
 
 
 def classification_metrics(
@@ -14,14 +13,17 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Metrics of a whole split; `labels` int [N], `probabilities` [N C], each row summing to one, `label_names` [C].
 
-    `precision`, `recall` and `f1` are macro means: every class of `label_names` counts, with 0 where it is neither present nor predicted. ROC-AUC is
-    that of the second class when there are two, otherwise one class against the rest, averaged over the classes that
-    the split has; NaN where only one class is present. The predicted class is the most probable, the first of equals.
+    `precision`, `recall` and `f1` are macro means: every class of `label_names` counts, with 0 where it is neither
+    present nor predicted. ROC-AUC is that of the second class when there are two, otherwise one class against the rest,
+    averaged over the classes that the split has; NaN where only one class is present. The predicted class is the most
+    probable, the first of equals.
     `per_class` holds one entry a class by name, `confusion` the counts [C C], rows true and columns predicted.
 
     Raises:
       ValueError: shapes that do not agree, no example, a label out of range, rows that are not probabilities.
     """
+    from sklearn import metrics  # a second to import: only when asked for
+
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     _check(labels, probabilities, label_names)
     classes = np.arange(len(label_names))
@@ -57,6 +59,8 @@ def classification_metrics(
 
 def _roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """ROC-AUC of class 1 of two, else the mean over the classes that have both positives and negatives."""
+    from sklearn import metrics
+
     classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
     areas = []
     for index in classes:

@@ -6,13 +6,12 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from research.inference.text_model import TextModel, batched
+from research.inference.text_model import LinenModel, TextModel, batched
 from research.types import Params
 
 # Texts, or pairs of them, to tokens int32 [N L], the tokens of each row that are real [N], and how many rows were cut.
@@ -47,7 +46,7 @@ def classify(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _probabilities(
-    model: nn.Module, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"]
+    model: LinenModel, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"]
 ) -> Float[Array, "B C"]:
     column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     real = column < lengths[:, None]

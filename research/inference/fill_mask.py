@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from research.inference.text_model import TextModel, batched, bucket, vocabulary_logits, without
+from research.inference.text_model import LinenModel, TextModel, batched, bucket, vocabulary_logits, without
 from research.types import Params
 
 MASK = re.compile(r"<mask>|\[MASK\]")
@@ -64,7 +63,7 @@ class _Masked:
 class _Program:
     """What is compiled in."""
 
-    model: nn.Module
+    model: LinenModel
     vocab_size: int
     banned: tuple[int, ...]
     num_candidates: int
@@ -73,7 +72,7 @@ class _Program:
 def _read(text_model: TextModel, text: str, where: str) -> _Masked:
     pieces = MASK.split(text)
     if len(pieces) == 1:
-        raise ValueError(f"{where} has no mask: {_short(text)!r}; write <mask> or [MASK] where a token is to be filled in")
+        raise ValueError(f"{where} has no mask: {_short(text)!r}; write <mask> or [MASK] where a token is missing")
     if _brings_space(text_model):
         pieces = [piece.removesuffix(" ") for piece in pieces[:-1]] + pieces[-1:]
     tokens, slots = text_model.start(), []
@@ -126,7 +125,7 @@ def _fill(text_model: TextModel, batch: Sequence[_Masked], program: _Program) ->
 def _candidates(
     program: _Program, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"], slots: Int[Array, "B N"]
 ) -> tuple[Float[Array, "B N C"], Int[Array, "B N C"]]:
-    """Probabilities and ids of the C likeliest tokens at each slot; probabilities are shares of the whole vocabulary."""
+    """Probabilities (shares of the whole vocabulary) and ids of the C likeliest tokens at each slot."""
     column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     real = column < lengths[:, None]
     hidden, _ = program.model.apply(

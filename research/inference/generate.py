@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from research.inference.text_model import TextModel, batched, bucket, vocabulary_logits, without
+from research.inference.text_model import LinenModel, TextModel, batched, bucket, vocabulary_logits, without
 from research.ops.sampling import sample
 from research.types import Cache, Params
 
@@ -77,7 +76,7 @@ def generate(
 
 
 def generate_tokens(
-    model: nn.Module,
+    model: LinenModel,
     params: Params,
     prompts: Sequence[Sequence[int]],
     *,
@@ -119,7 +118,7 @@ def generate_tokens(
 class _Program:
     """What is compiled in."""
 
-    model: nn.Module
+    model: LinenModel
     capacity: int  # the most new tokens that there is room for
     vocab_size: int
     stop: tuple[int, ...]
@@ -161,9 +160,7 @@ def _run(
 ) -> Int[Array, "B N"]:
     """New tokens, -1 behind the last; a row's prompt is the last `lengths` of its tokens."""
     num_rows, length = tokens.shape
-    cache = program.model.apply(
-        {"params": params}, num_rows, length + program.capacity, method="initial_cache"
-    )
+    cache = program.model.apply({"params": params}, num_rows, length + program.capacity, method="initial_cache")
     positions = jnp.arange(length, dtype=jnp.int32)[None, :] - (length - lengths)[:, None]
     # Padding is segment 0: attention leaves it out, and the border behind it resets a recurrent state.
     segment_ids = (positions >= 0).astype(jnp.int32)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,6 +15,12 @@ from tokenizers import Tokenizer
 from research.types import Params
 
 Item = TypeVar("Item")
+
+
+class LinenModel(Protocol):
+    """A Linen module with the methods of `models.heads.Model`."""
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class Facts(Protocol):
@@ -44,7 +49,7 @@ class TextModel:
     `length` is the number of positions that it was built with.
     """
 
-    model: nn.Module
+    model: LinenModel
     params: Params
     tokenizer_json: str
     facts: Facts
@@ -61,7 +66,7 @@ class TextModel:
 
     @functools.cached_property
     def num_positions(self) -> int:
-        """The most tokens of one text; 0 where there is no such bound: the model's memory does not grow with the text."""
+        """The most tokens of one text; 0, for no bound, where the model's memory does not grow with the text."""
 
         def memory(length: int) -> list[tuple[int, ...]]:
             initial = functools.partial(self.model.apply, {"params": self.params}, 1, length, method="initial_cache")
@@ -77,7 +82,7 @@ class TextModel:
         return [self.facts.bos_id] if self.facts.bos_id >= 0 else []
 
 
-def vocabulary_logits(model: nn.Module, params: Params, hidden: Array) -> Float[Array, "*batch V"]:
+def vocabulary_logits(model: LinenModel, params: Params, hidden: Array) -> Float[Array, "*batch V"]:
     """Float32 logits of vectors [*batch D]; ids from the vocabulary's size on are padding of the table."""
     hidden, table, bias = model.apply({"params": params}, hidden, method="vocabulary")
     logits = jnp.einsum("...d,vd->...v", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)

@@ -1,6 +1,9 @@
+"""Labels are those of the objective, whatever the batch."""
+
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,9 +12,9 @@ from research.data.labelled import encode_rows
 from research.data.tokenizers import Byte, facts
 from research.inference.classify import classify
 from research.inference.text_model import TextModel
-from research.objectives.classification import Classification
 from research.models import MODELS, Model
 from research.models.heads import ClassificationHead
+from research.objectives.classification import Classification
 
 LENGTH, NAMES = 17, ("blue", "green", "red")
 
@@ -26,7 +29,7 @@ def trained():
     params = jax.eval_shape(lambda: Classification(model, num_classes=3).init(jax.random.key(0), batch))["params"]
     params = jax.tree.map(lambda leaf: leaf.value, params, is_leaf=lambda leaf: hasattr(leaf, "value"))
     draw = np.random.default_rng(1)
-    params = jax.tree.map(lambda leaf: draw.normal(0.0, 0.5, leaf.shape).astype(np.float32), params)
+    params = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(0.0, 0.5, leaf.shape), jnp.float32), params)
     return TextModel(model, params, tokenizer.to_str(), spec, LENGTH)
 
 
@@ -35,7 +38,8 @@ def rows(texts, tokenizer):
     column = np.arange(LENGTH)[None, :]
     real = column < lengths[:, None]
     positions = np.where(real, column, 0).astype(np.int32)
-    return {"tokens": tokens, "segment_ids": real.astype(np.int32), "positions": positions}
+    batch = {"tokens": tokens, "segment_ids": real.astype(np.int32), "positions": positions}
+    return {key: jnp.asarray(values) for key, values in batch.items()}
 
 
 def test_probabilities_are_those_of_the_objective_in_batches_of_any_size(trained):

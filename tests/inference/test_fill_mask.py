@@ -1,3 +1,7 @@
+"""Masks are filled with what one plain pass of the model finds likeliest."""
+
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,17 +37,22 @@ def make(kind: str, text: str = TEXT) -> TextModel:
     return TextModel(model, params, tokenizer.to_str(), spec, LENGTH)
 
 
-def probabilities(trained: TextModel, tokens: list[int]) -> np.ndarray:
-    """[L V] for one unpadded text."""
-    row = jnp.array([tokens], jnp.int32)
-    hidden, _ = trained.model.apply(
-        {"params": trained.params},
-        row,
-        positions=jnp.arange(len(tokens))[None],
-        segment_ids=jnp.ones_like(row),
+@functools.partial(jax.jit, static_argnums=0)
+def all_logits(model, params, tokens, length):
+    column = jnp.arange(LENGTH)[None, :]
+    real = column < length
+    hidden, _ = model.apply(
+        {"params": params}, tokens, positions=jnp.where(real, column, 0), segment_ids=real.astype(jnp.int32)
     )
-    logits = vocabulary_logits(trained.model, trained.params, hidden[0])[:, : trained.facts.vocab_size]
-    return np.asarray(jax.nn.softmax(logits, axis=-1))
+    return vocabulary_logits(model, params, hidden[0])
+
+
+def probabilities(trained: TextModel, tokens: list[int]) -> np.ndarray:
+    """[L V] for one text."""
+    row = np.zeros((1, LENGTH), np.int32)
+    row[0, : len(tokens)] = tokens
+    logits = all_logits(trained.model, trained.params, row, len(tokens))[:, : trained.facts.vocab_size]
+    return np.array(jax.nn.softmax(logits, axis=-1))
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +110,8 @@ def test_padding_and_special_tokens_are_no_candidates(character):
     bias = character.params["head"]["bias"].copy()
     bias[character.facts.vocab_size :] = bias[list(BANNED)] = 1e3
     head = character.params["head"] | {"bias": bias}
-    biased = TextModel(
-        character.model, character.params | {"head": head}, character.tokenizer_json, character.facts, LENGTH
-    )
+    params = {**character.params, "head": head}
+    biased = TextModel(character.model, params, character.tokenizer_json, character.facts, LENGTH)
     found = next(fill_mask(biased, ["a <mask>"], num_candidates=999))
     tokens = [candidate["token"] for candidate in found["masks"][0]]
     assert len(tokens) == len(set(tokens)) == character.facts.vocab_size - len(BANNED)
@@ -117,7 +125,8 @@ def filled_with(trained: TextModel, text: str, token: str) -> str:
     bias = np.zeros_like(trained.params["head"]["bias"])
     bias[index] = 1e3
     head = trained.params["head"] | {"bias": bias}
-    sure = TextModel(trained.model, trained.params | {"head": head}, trained.tokenizer_json, trained.facts, LENGTH)
+    params = {**trained.params, "head": head}
+    sure = TextModel(trained.model, params, trained.tokenizer_json, trained.facts, LENGTH)
     return next(fill_mask(sure, [text]))["output"]
 
 

@@ -1,3 +1,5 @@
+"""Generating with a cache and in batches is generating one text at a time without."""
+
 import functools
 
 import flax.linen as nn
@@ -8,7 +10,7 @@ import pytest
 
 from research.batch import Spec
 from research.data.tokenizers import Byte, facts
-from research.inference.generate import Sampling, generate, generate_tokens
+from research.inference.generate import Sampling, _Program, generate, generate_tokens
 from research.inference.text_model import TextModel, vocabulary_logits
 from research.models import MODELS, Model
 from research.models.heads import LanguageHead
@@ -172,16 +174,18 @@ def test_a_recurrent_model_has_no_last_position():
     assert next(generate(trained, ["a" * 29], sampling=Sampling(3)))["input"] == "a" * 29
 
 
-def test_programs_are_compiled_for_powers_of_two_only():
-    from research.inference.generate import _run
-
+def test_programs_are_compiled_for_powers_of_two_only(monkeypatch):
     model, params = make("modern")
-    _run.clear_cache()
+    traced = []
+    stops = _Program.stops
+    monkeypatch.setattr(_Program, "stops", lambda self, tokens: traced.append(1) or stops(self, tokens))
     for length in (2, 3, 5, 7, 8):
         for max_tokens in (1, 4, 8):
             prompts = [[2] * length] * 3
-            generate_tokens(model, params, prompts, sampling=Sampling(max_tokens), vocab_size=VOCAB)
-    assert _run._cache_size() == 1
+            generate_tokens(model, params, prompts, sampling=Sampling(max_tokens, temperature=0.7), vocab_size=VOCAB)
+    once = len(traced)
+    generate_tokens(model, params, [[2] * 9], sampling=Sampling(1, temperature=0.7), vocab_size=VOCAB)
+    assert len(traced) == 2 * once > 0
 
 
 @pytest.mark.parametrize("wrong", [dict(max_tokens=0), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0)])
