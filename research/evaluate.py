@@ -14,7 +14,7 @@ from research.door import run_door, take_flags
 
 
 def main(arguments: Sequence[str]) -> int:
-    from research.run import evaluate_trained
+    from research.evaluator import evaluate_trained
 
     overrides, rest = take_flags(arguments)
     parser = argparse.ArgumentParser(prog="research.evaluate", allow_abbrev=False)

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-
 from tokenizers import Tokenizer
 
 from research import config, provenance
@@ -105,7 +104,7 @@ PAGE = {"": Page}
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, ready to use; `about` is what its checkpoint says of it (model, head, objective, data blocks)."""
+    """A trained model, ready to use; `about` is what its checkpoint says (model, head, objective, data blocks)."""
 
     model: Model
     params: Any

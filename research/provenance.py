@@ -46,8 +46,8 @@ def check_schedule(
     for done in range(0, step, max(1, step // 200)):
         if float(rates(done)) != float(rates_before(done)):
             raise ValueError(
-                f"num_steps={page['num_steps']} (before: {before['num_steps']}) changes the learning rate of step {done}, "
-                "which is done; start a new workdir with init_from, or use a constant or wsd schedule"
+                f"num_steps={page['num_steps']} (before: {before['num_steps']}) changes the learning rate of "
+                f"step {done}, which is done; start a new workdir with init_from, or use a constant or wsd schedule"
             )
 
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
 from research import provenance
-from research.batch import AXES, Dataset
-from research.build import build, override
-from research.data import DATA
-from research.data.stream import TrainStream, eval_batches
+from research.batch import AXES
+from research.build import build
+from research.data.stream import TrainStream
 from research.door import take_flags
 from research.evaluation import scores
-from research.evaluation.means import sums_over
 from research.evaluation.report import write_report
+from research.evaluator import Evaluator, check_samples, draw_samples
 from research.experiment import (
-    PAGE,
     Evaluating,
     Experiment,
     Logging,
@@ -33,11 +29,7 @@ from research.experiment import (
     complete,
     load_page,
     open_experiment,
-    open_trained,
-    text_model,
 )
-from research.inference.fill_mask import MASK, fill_mask
-from research.inference.generate import Sampling, generate
 from research.training.checkpoint import Checkpoints, restore_latest
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
@@ -45,53 +37,10 @@ from research.training.hooks import Evaluate, Save, StopAtBadStep, join, separat
 from research.training.log import Log
 from research.training.loop import fit
 from research.training.optimizer import OPTIMIZERS, layer_multipliers
-from research.training.sharding import batch_shardings, make_mesh, put_batch, replicated
+from research.training.sharding import batch_shardings, make_mesh, put_batch
 from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, weights
-from research.training.step import make_eval_step, make_train_step
-from research.types import Batch, Objective, Variables
-
-
-class Evaluator:
-    """Scores of whole splits, for a run under way and for a finished one alike."""
-
-    def __init__(
-        self, objective: Objective, dataset: Dataset, mesh: Mesh, *, name: str, seed: int, batch_size: int
-    ) -> None:
-        self._dataset, self._mesh, self._name = dataset, mesh, name
-        self._batch_size = -(-batch_size // mesh.size) * mesh.size
-        self._eval_step = jax.jit(make_eval_step(objective, seed=seed))
-        self._outputs = jax.jit(objective.outputs) if hasattr(objective, "outputs") else None
-
-    def scores(self, variables: Variables, split: str) -> dict[str, float]:
-        """Exact means over the split, under `split/…`."""
-        sums = sums_over(self._eval_step, variables, self._batches(split))
-        return scores.of_split(sums, self._dataset, split, objective=self._name)
-
-    def all_scores(self, variables: Variables, *, floors: bool) -> dict[str, Any]:
-        """Every split that is not trained on: means, scores of the outputs, and floors beside them."""
-        result: dict[str, Any] = {}
-        for split in [name for name in ("val", "test") if name in self._dataset.splits]:
-            result |= self.scores(variables, split)
-            result |= scores.of_outputs(self.outputs(variables, split), self._dataset, split)
-            if floors:
-                result |= scores.floors(self._dataset, split, objective=self._name)
-        return result
-
-    def outputs(self, variables: Variables, split: str) -> dict[str, np.ndarray]:
-        """The objective's per-example outputs over a split, in its order; empty where it has none."""
-        if self._outputs is None:
-            return {}
-        found = []
-        for batch in self._batches(split):
-            real = np.asarray(batch["example_mask"])
-            found.append({key: np.asarray(value)[real] for key, value in self._outputs(variables, batch).items()})
-        return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
-
-    def _batches(self, split: str) -> Iterator[Batch]:
-        shardings = None
-        for batch in eval_batches(self._dataset.splits[split].examples, batch_size=self._batch_size):
-            shardings = shardings or batch_shardings(batch, AXES, self._mesh)
-            yield put_batch(batch, shardings)
+from research.training.step import make_train_step
+from research.types import Batch, Variables
 
 
 class Run:
@@ -176,9 +125,9 @@ class Run:
         cause = first_bad_layer(self.objective, state, batch, seed=self.page.seed)
         first = bad * self.page.batch_size
         return (
-            f"step {bad + 1} is not finite: {cause}; its batch is examples {first} to {first + self.page.batch_size - 1}; "
-            "nothing was updated since and the last checkpoint is good; lower optimizer.peak_rate or look at that batch "
-            "with `python -m research.inspect`"
+            f"step {bad + 1} is not finite: {cause}; its batch is examples {first} to "
+            f"{first + self.page.batch_size - 1}; nothing was updated since and the last checkpoint is good; "
+            "lower optimizer.peak_rate or look at that batch with `python -m research.inspect`"
         )
 
     def describe(self, state: TrainState) -> str:
@@ -238,7 +187,9 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
             log.say(run.describe(state))
             ends = {"num_steps": page.num_steps}
             health = StopAtBadStep(run.explain, every=settings.every, **ends)
-            evaluate = Evaluate(lambda state: run.evaluator.scores(to_evaluate(state), "val"), log, every=evaluating.every, **ends)
+            evaluate = Evaluate(
+                lambda state: run.evaluator.scores(to_evaluate(state), "val"), log, every=evaluating.every, **ends
+            )
             save = Save(checkpoints, log, evaluate, health, every=saving.every, batch_size=page.batch_size, **ends)
             with save:
                 batches = log.watch(run.batches(start=int(state.step) * page.batch_size))
@@ -252,33 +203,6 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
 def to_evaluate(state: TrainState) -> Variables:
     """The variables with the parameters that are evaluated: the average where there is one."""
     return {**state.variables, "params": weights(state)}
-
-
-def draw_samples(experiment: Experiment, params: Any, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """The page's sample texts with their masks filled, or continued; none where the objective does neither."""
-    name = experiment.about["objective"]["name"]
-    if not texts or name not in ("masked_lm", "causal_lm"):
-        return []
-    model = text_model(experiment.objective.model, params, experiment.dataset.spec, experiment.about)
-    if name == "masked_lm":
-        return [{"kind": "fill_mask", **sample} for sample in fill_mask(model, texts)]
-    sampling = Sampling(max_tokens=min(200, model.length // 2), temperature=0.8)
-    return [{"kind": "generate", **sample} for sample in generate(model, texts, sampling=sampling)]
-
-
-def check_samples(experiment: Experiment, texts: Sequence[str]) -> None:
-    """Raises ValueError where a sample text could not be filled or continued at the end: hours later."""
-    name = experiment.about["objective"]["name"]
-    if not texts or name not in ("masked_lm", "causal_lm"):
-        return
-    model = text_model(experiment.objective.model, {}, experiment.dataset.spec, experiment.about)
-    room = model.length - (min(200, model.length // 2) if name == "causal_lm" else 0)
-    for text in texts:
-        if name == "masked_lm" and not MASK.search(text):
-            raise ValueError(f"evaluation.samples: {text!r} has no mask; write <mask> where a token is to be filled in")
-        length = len(model.start() + model.encode(MASK.sub("x", text)))
-        if length > room:
-            raise ValueError(f"evaluation.samples: {text!r} has {length} tokens, the model room for {room}; shorten it")
 
 
 def _open_log(run: Run, workdir: Path, settings: Logging, started: float) -> Log:
@@ -316,38 +240,3 @@ def _finish(
         log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")
     log.say(f"report: {write_report(workdir)}")
     return result
-
-
-def evaluate_trained(
-    workdir: Path, overrides: Sequence[tuple[str, str]], *, step: int | None, floors: bool
-) -> dict[str, Any]:
-    """Scores of a finished run's checkpoint; `data.*` overrides read other data, with the run's own tokenizer.
-
-    Raises:
-      ValueError: no run or checkpoint there, an override of anything but data and evaluation, or data that do not fit.
-    """
-    page = provenance.read_config(workdir)
-    if page is None:
-        raise ValueError(f"--workdir={workdir} holds no run (there is no config.json)")
-    for key, text in overrides:
-        if key.split(".")[0] not in ("data", "evaluation", "mesh"):
-            raise ValueError(f"--config.{key}: a finished run can change its data, evaluation and mesh, not that")
-        override(page, PAGE, key=key, text=text)
-    trained = open_trained(workdir, step=step)
-    tokenizer = {"name": "file", "path": str(workdir / "tokenizer.json")}
-    dataset = build(dict(page["data"]) | {"tokenizer": tokenizer}, DATA, kind="data")
-    if dataset.spec.label_names != trained.spec.label_names:
-        raise ValueError(f"the data have labels {dataset.spec.label_names}, the model {trained.spec.label_names}")
-    settings: Evaluating = build(page.get("evaluation", {}), {"": Evaluating}, kind="evaluation")
-    mesh = build(page.get("mesh", {}), {"": make_mesh}, kind="mesh")
-    evaluator = Evaluator(
-        trained.objective,
-        dataset,
-        mesh,
-        name=trained.about["objective"]["name"],
-        seed=page.get("seed", 0),
-        batch_size=settings.batch_size or page["batch_size"],
-    )
-    with jax.set_mesh(mesh):
-        params = jax.device_put(trained.params, replicated(mesh))
-        return {"step": trained.step} | evaluator.all_scores({"params": params}, floors=floors)

@@ -59,7 +59,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """Sixty short documents of made-up sentences, as JSON lines with a label: whether the first word is a number's."""
-    numbers, others = "one two three four five".split(), "cat dog tree house river stone".split()
+    numbers, others = ["one", "two", "three", "four", "five"], ["cat", "dog", "tree", "house", "river", "stone"]
     draw = random.Random(7)
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     with path.open("w") as file:

@@ -36,7 +36,9 @@ def small_page(corpus: Path, objective: str, **changes: object) -> list[str]:
     return [f"--config={ROOT / page}", *(f"--config.{key}={value}" for key, value in keys.items())]
 
 
-def call(door: str, arguments: list[str], *, check: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def call(
+    door: str, arguments: list[str], *, check: int | None = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs a door in a process of its own, as a user does."""
     done = subprocess.run(
         [sys.executable, "-m", f"research.{door}", *arguments],

@@ -107,7 +107,11 @@ def test_a_label_that_training_never_sees_is_refused(finished, corpus, tmp_path)
     test_path = tmp_path / "test.jsonl"
     test_path.write_text(json.dumps({"text": "a new one", "label": "novel"}) + "\n")
     page = ["--config=configs/finetune/text_classification.py:tiny", f"--workdir={tmp_path / 'run'}"]
-    page += [f"--config.data.path={corpus}", f"--config.data.test_path={test_path}", f"--config.init_from={finished[0]}"]
+    page += [
+        f"--config.data.path={corpus}",
+        f"--config.data.test_path={test_path}",
+        f"--config.init_from={finished[0]}",
+    ]
     assert "novel" in mistake(page, "finetune")
 
 
@@ -126,7 +130,10 @@ def damaged(finished, tmp_path):
     """A copy of the finished run whose newest checkpoint has one flipped bit in its parameters."""
     workdir = tmp_path / "damaged"
     shutil.copytree(finished[0], workdir)
-    file = max((path for path in (workdir / "checkpoints/10/params").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    file = max(
+        (path for path in (workdir / "checkpoints/10/params").rglob("*") if path.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)

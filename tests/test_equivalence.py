@@ -122,7 +122,8 @@ def test_packed_rows_encode_both_ways_as_their_documents_alone(model):
 @pytest.mark.parametrize("unit", ["tokens", "spans"])
 def test_masked_positions_alone_equal_the_full_head(unit):
     both = [
-        loss_and_gradient(small_objective("masked_lm", gather=gather, unit=unit), packed_batch()) for gather in (True, False)
+        loss_and_gradient(small_objective("masked_lm", gather=gather, unit=unit), packed_batch())
+        for gather in (True, False)
     ]
     assert_equal(*both)
 

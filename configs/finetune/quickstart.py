@@ -1,4 +1,4 @@
-"""Finetunes the quickstart's model: which part does a hidden name play in a line of Python? Eight classes, embedded data.
+"""Finetunes the quickstart's model: which part does a hidden name play in a line of Python? Eight classes.
 
 launch/local.sh python -m research.finetune --config=configs/finetune/quickstart.py --workdir=runs/roles \
     --config.init_from=runs/quickstart

@@ -2,7 +2,7 @@
 
 python -m research.finetune --config=configs/finetune/text_classification.py --workdir=runs/labels \
     --config.init_from=runs/mlm --config.data.path=train.jsonl --config.data.test_path=test.jsonl
-The same with --config.weights=scratch is the twin without pretraining; TF-IDF with logistic regression is printed beside.
+With --config.weights=scratch it is the twin without pretraining; TF-IDF with logistic regression is printed beside.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 """GPT-2 124M on any text: --config.data.path=FILE. Written for one GPU or TPU host with 8 devices.
 
-python -m research.pretrain --config=configs/pretrain/text_lm.py --workdir=runs/lm --config.data.path='texts/*.jsonl.zst'
+python -m research.pretrain --config=configs/pretrain/text_lm.py --workdir=runs/lm \
+    --config.data.path='texts/*.jsonl.zst'
 524,288 tokens a step (512 rows of 1,024), the setting of GPT-2 (Radford et al. 2019) and of its public reproductions.
 """
 

@@ -21,9 +21,7 @@ def get_config(variant=""):
             ),
             model=dict(name="lstm", width=16 if tiny else 256, depth=2),
             objective=dict(name="causal_lm"),
-            optimizer=dict(
-                name="adamw", peak_rate=4e-3, schedule=dict(name="linear", warmup_steps=2 if tiny else 50)
-            ),
+            optimizer=dict(name="adamw", peak_rate=4e-3, schedule=dict(name="linear", warmup_steps=2 if tiny else 50)),
             num_steps=20 if tiny else 1500,
             batch_size=8 if tiny else 32,
             log=dict(every=10 if tiny else 50),

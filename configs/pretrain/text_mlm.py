@@ -1,6 +1,7 @@
 """BERT-base style masked language model on any text: --config.data.path=FILE. Written for one GPU or TPU host.
 
-python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=runs/mlm --config.data.path='texts/*.jsonl.zst'
+python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=runs/mlm \
+    --config.data.path='texts/*.jsonl.zst'
 Rows of 128 tokens, 30 % masked and no next-sentence task, as in crammed BERT (Geiping & Goldstein 2022).
 """
 

@@ -112,7 +112,7 @@ class BytePair:
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer, length=len(texts))
-        # A word's token holds the space before it, so a mask that stands for the word takes the space too (as RoBERTa's).
+        # A word's token holds the space before it, so a mask that stands for it takes the space too (as RoBERTa's).
         tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
         return tokenizer
 

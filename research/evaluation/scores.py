@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from research.batch import Dataset
-from research.evaluation.classification import classification_metrics
 from research.evaluation.baselines import kneser_ney, tfidf_logistic, unigram_nats
+from research.evaluation.classification import classification_metrics
 from research.metrics import divide
 
 _ORDERS = (2, 3, 4, 5)
@@ -18,7 +18,7 @@ _FLOOR_TOKENS = 30_000_000  # a longer training split is cut for the n-gram floo
 
 
 def of_split(sums: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, objective: str) -> dict[str, float]:
-    """Means over a whole split; for language also perplexity and, for causal_lm, bits per byte = nats / ln 2 / bytes."""
+    """Means over a split; for language also perplexity and, for causal_lm, bits per byte = nats / ln 2 / bytes."""
     values = {f"{split}/{name}": value for name, value in divide(sums).items()}
     if objective in ("causal_lm", "masked_lm"):
         values[f"{split}/perplexity"] = math.exp(min(values[f"{split}/loss"], 700.0))

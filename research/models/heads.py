@@ -55,7 +55,7 @@ class LanguageHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: Array, table: Float[Array, "V D"]) -> tuple[Array, Array, Array | None]:
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if self.transform:
             shape, axes = (self.width, self.width), ("embed", None)
             hidden = Projection("...d,de->...e", shape, axes, bias=True, stddev=0.02, name="transform", **types)(hidden)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from research.models.layers import Dropout, Embedding, Norm, Projection, padded_vocabulary
+from research.models.layers import Dropout, Embedding, Norm, Projection, named, padded_vocabulary
 from research.types import Cache
 
 _GATES = {"lstm": 4, "gru": 3}
@@ -52,14 +52,14 @@ class Recurrent(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        types = dict(dtype=config.dtype, param_dtype=config.param_dtype)
+        types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
         self.embed = Embedding(padded_vocabulary(config.vocab_size), config.width, **types)
         self.stem_dropout = Dropout(config.dropout)
         self.layers = nn.scan(
             RecurrentLayer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=cast(Any, (0, nn.broadcast, nn.broadcast)),  # flax has no type for it but its default's
             length=config.depth,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(config)
@@ -106,7 +106,7 @@ class RecurrentLayer(nn.Module):
     @nn.compact
     def __call__(self, hidden: Array, cache: Cache, borders: Array, train: bool) -> tuple[Array, Cache]:
         config = self.config
-        types = dict(dtype=config.dtype, param_dtype=config.param_dtype)
+        types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
         normed = Norm("layer", name="norm", **types)(hidden)
         outputs, state = Recurrence(config, name="forward")(normed, cache, borders)
         if not config.causal:
@@ -119,7 +119,7 @@ class RecurrentLayer(nn.Module):
 
 
 class Recurrence(nn.Module):
-    """LSTM (Hochreiter & Schmidhuber 1997, forget gate biased by 1) or GRU (Cho et al. 2014, reset after the product)."""
+    """LSTM (Hochreiter & Schmidhuber 1997, forget gate biased by 1) or GRU (Cho et al. 2014, reset after product)."""
 
     config: RecurrentConfig
 
@@ -130,7 +130,7 @@ class Recurrence(nn.Module):
         types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
         shape, axes = (width, gates, width), ("embed", None, "mlp")
         drives = Projection("bld,dgf->blgf", shape, axes, bias=True, name="input", **types)(inputs)
-        init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), axes)
+        init = named(nn.initializers.normal(width**-0.5), axes)
         kernel = self.param("kernel", init, shape, config.param_dtype).astype(config.dtype)
         step = functools.partial(_lstm if config.cell == "lstm" else _gru, kernel)
 

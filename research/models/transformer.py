@@ -1,14 +1,15 @@
-"""One transformer: stem, trunk scanned over layers, whose parts are chosen by config; `bert` to `modern` are presets."""
+"""One transformer: stem, trunk scanned over layers, its parts chosen by config; `bert` to `modern` are presets."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Float, Int
 
 from research.models.layers import Dropout, Embedding, Norm, Projection, padded_vocabulary
@@ -103,7 +104,7 @@ class Transformer(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        types = dict(dtype=config.dtype, param_dtype=config.param_dtype)
+        types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
         self.embed = Embedding(padded_vocabulary(config.vocab_size), config.width, **types)
         if config.position == "learned":
             self.positions = Embedding(config.length, config.width, axes=(None, "embed"), **types)
@@ -175,7 +176,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=cast(Any, (0, *[nn.broadcast] * 4)),  # flax has no type for it but its default's
             length=config.depth,
             unroll=min(config.unroll, config.depth),
             metadata_params={nn.PARTITION_NAME: "layers"},
@@ -192,7 +193,7 @@ class TransformerBlock(nn.Module):
         self, hidden: Array, cache: Cache | None, positions: Array, mask: Array, start: Array | None, train: bool
     ) -> tuple[Array, Cache | None]:
         config = self.config
-        types = dict(dtype=config.dtype, param_dtype=config.param_dtype)
+        types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
         norms = [Norm(config.norm, config.norm_epsilon, config.bias, name=f"norm{i}", **types) for i in (1, 2)]
         attend = Attention(config, name="attention")
         mlp = MLP(config, name="mlp")
@@ -205,7 +206,7 @@ class TransformerBlock(nn.Module):
             mixed, cache = attend(hidden, cache, positions, mask, start)
             hidden = norms[0](hidden + drop(mixed, train=train))
             hidden = norms[1](hidden + drop(mlp(hidden), train=train))
-        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "hidden"))
+        hidden = with_logical_constraint(hidden, ("batch", "length", "hidden"))
         return hidden, cache
 
 
@@ -220,7 +221,7 @@ class Attention(nn.Module):
     ) -> tuple[Array, Cache | None]:
         config = self.config
         size, kv_heads = config.head_dim, config.kv_heads
-        types = dict(dtype=config.dtype, param_dtype=config.param_dtype)
+        types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
 
         def heads(name: str, count: int) -> Array:
             shape, axes = (config.width, count, size), ("embed", "heads", "head_dim")
@@ -234,6 +235,7 @@ class Attention(nn.Module):
             query = rotary(query, positions, base=config.rotary_base)
             key = rotary(key, positions, base=config.rotary_base)
         if cache is not None:
+            assert start is not None
             key, value = _write(cache["key"], key, start), _write(cache["value"], value, start)
             cache = {"key": key, "value": value}
         mixed = attention(query, key, value, mask)
@@ -251,7 +253,7 @@ class MLP(nn.Module):
     def __call__(self, hidden: Array) -> Array:
         config = self.config
         dim = config.inner_dim
-        options = dict(bias=config.bias, dtype=config.dtype, param_dtype=config.param_dtype)
+        options: dict[str, Any] = dict(bias=config.bias, dtype=config.dtype, param_dtype=config.param_dtype)
         shape, axes = (config.width, dim), ("embed", "mlp")
         activation = ACTIVATIONS[config.activation]
         inner = Projection("bld,df->blf", shape, axes, stddev=0.02, name="up", **options)(hidden)
@@ -264,7 +266,7 @@ class MLP(nn.Module):
         return Projection("blf,fd->bld", shape, axes, stddev=config.residual_stddev, name="down", **options)(inner)
 
 
-def _write(buffer: Array, values: Array, start: Array | None) -> Array:
+def _write(buffer: Array, values: Array, start: Array) -> Array:
     indices = (0, start) + (0,) * (buffer.ndim - 2)
     return jax.lax.dynamic_update_slice(buffer, values.astype(buffer.dtype), indices)
 

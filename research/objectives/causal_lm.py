@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -36,7 +37,10 @@ class CausalLM:
         hidden = encode(self.model, variables, batch, train=train, dropout=rng.dropout)[:, :-1]
         segments = batch["segment_ids"]
         where = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0) & real_examples(batch)[:, None]
-        hidden, table, bias = self.model.apply({"params": variables["params"]}, hidden, method="vocabulary")
+        hidden, table, bias = cast(
+            tuple[jax.Array, jax.Array, jax.Array | None],
+            self.model.apply({"params": variables["params"]}, hidden, method="vocabulary"),
+        )
         losses, correct = chunked_cross_entropy(
             hidden.reshape(-1, hidden.shape[-1]),
             table,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -37,9 +38,9 @@ class Classification:
         rngs = {}
         if train and dropout is not None:
             rngs["dropout"] = jax.random.fold_in(dropout, 1)
-        return self.model.apply(
-            {"params": variables["params"]}, hidden, batch["segment_ids"] > 0, train=train, method="classify", rngs=rngs
-        )
+        mask = batch["segment_ids"] > 0
+        params = {"params": variables["params"]}
+        return cast(Array, self.model.apply(params, hidden, mask, train=train, method="classify", rngs=rngs))
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
         logits = self.logits(variables, batch, train=train, dropout=rng.dropout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
@@ -81,7 +81,10 @@ class MaskedLM:
             slots, where = gather_positions(chosen, capacity=capacity)
             hidden = jnp.take_along_axis(hidden, slots[:, :, None], axis=1)
             targets = jnp.take_along_axis(targets, slots, axis=1)
-        hidden, table, bias = self.model.apply({"params": variables["params"]}, hidden, method="vocabulary")
+        hidden, table, bias = cast(
+            tuple[Array, Array, Array | None],
+            self.model.apply({"params": variables["params"]}, hidden, method="vocabulary"),
+        )
         losses, correct = chunked_cross_entropy(
             hidden.reshape(-1, hidden.shape[-1]),
             table,

@@ -38,13 +38,13 @@ def attention(
     """
     batch, length, heads, size = query.shape
     groups = key.shape[2]
-    scale = size**-0.5 if scale is None else scale
+    factor = size**-0.5 if scale is None else scale
     if groups == heads:
-        scores = jnp.einsum("blhk,bmhk->bhlm", query, key, preferred_element_type=jnp.float32) * scale
+        scores = jnp.einsum("blhk,bmhk->bhlm", query, key, preferred_element_type=jnp.float32) * factor
         weights = _softmax(scores, mask[:, None, :, :]).astype(value.dtype)
         return jnp.einsum("bhlm,bmhk->blhk", weights, value)
     shared = query.reshape(batch, length, groups, heads // groups, size)
-    scores = jnp.einsum("blgrk,bmgk->bgrlm", shared, key, preferred_element_type=jnp.float32) * scale
+    scores = jnp.einsum("blgrk,bmgk->bgrlm", shared, key, preferred_element_type=jnp.float32) * factor
     weights = _softmax(scores, mask[:, None, None, :, :]).astype(value.dtype)
     return jnp.einsum("bgrlm,bmgk->blgrk", weights, value).reshape(batch, length, heads, size)
 

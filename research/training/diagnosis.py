@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from research.training.state import TrainState
 from research.training.step import step_keys
@@ -29,7 +30,7 @@ def first_bad_layer(objective: Objective, state: TrainState, batch: Batch, *, se
         outputs = run(*args, **kwargs)
         path = "/".join(context.module.path) or type(context.module).__name__
         leaves = [leaf for leaf in jax.tree.leaves(outputs) if isinstance(leaf, jax.Array)]
-        leaves = [leaf for leaf in leaves if not isinstance(leaf, jax.core.Tracer)]
+        leaves = [leaf for leaf in leaves if not isinstance(leaf, Tracer)]
         leaves = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
         if leaves:
             calls[path] += 1

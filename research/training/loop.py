@@ -27,7 +27,7 @@ class RunFailed(RuntimeError):
 def fit(
     train_step: TrainStep, state: TrainState, batches: Iterable[Batch], *, num_steps: int, hooks: Iterable[Hook]
 ) -> TrainState:
-    """Steps from `state.step` to `num_steps`; hooks run in their order. Nothing here reads the device after the start."""
+    """Steps from `state.step` to `num_steps`; hooks run in their order. After the start nothing reads the device."""
     hooks = tuple(hooks)
     step = int(state.step)
     iterator: Any = iter(batches)

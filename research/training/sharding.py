@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.linen.spmd import logical_to_mesh_sharding
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 # Logical axis -> mesh axis. Only `data` has more than one device today; the other names are kept whole.
@@ -42,9 +43,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
-    """The sharding of every leaf of an abstract tree whose leaves carry logical names (those without are replicated)."""
+    """The sharding of every leaf of an abstract tree, by its logical names; a leaf without any is replicated."""
     specs = nn.get_partition_spec(boxed)
-    return nn.logical_to_mesh_sharding(specs, mesh, RULES)
+    return logical_to_mesh_sharding(specs, mesh, RULES)
 
 
 def batch_shardings(batch: Mapping[str, Any], axes: Mapping[str, tuple[str | None, ...]], mesh: Mesh) -> dict[str, Any]:

@@ -44,14 +44,14 @@ def abstract_params(objective: Objective, batch: Batch) -> Any:
 def abstract_state(
     objective: Objective, transform: optax.GradientTransformation, batch: Batch, mesh: Mesh, *, ema: bool
 ) -> TrainState:
-    """The state's shapes and types, with a sharding at every leaf: optimizer state and average lie as the parameters do."""
+    """The state's shapes and types, with shardings; optimizer state and average lie as the parameters do."""
     whole = replicated(mesh)
     boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), batch))
     abstract = nn.meta.unbox(boxed)
     placed = parameter_shardings(boxed, mesh)
     opt_state = jax.eval_shape(transform.init, abstract["params"])
     variables = jax.tree.map(_place, abstract, placed)
-    scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    scalar = _place(jax.ShapeDtypeStruct((), jnp.int32), whole)
     return TrainState(
         step=scalar,
         variables=variables,
@@ -67,7 +67,8 @@ def shardings_of(abstract: TrainState) -> TrainState:
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 
-def _place(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+def _place(leaf: Any, sharding: Any) -> Any:
+    """The shape and type of a leaf, in the place of the array."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 

@@ -1,6 +1,7 @@
 """Pretrained against its from-scratch twin, several seeds each, on one split: means, 95 % intervals, paired difference.
 
-python tests/benchmarks/seeds.py NAME --seeds=5 --config=configs/finetune/quickstart.py --config.init_from=runs/quickstart
+python tests/benchmarks/seeds.py NAME --seeds=5 --config=configs/finetune/quickstart.py \
+    --config.init_from=runs/quickstart
 Everything after --seeds goes to `research.finetune`; the result is kept as NAME.json beside this script.
 """
 
@@ -61,7 +62,10 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
         "metric": flags.metric,
         "seeds": flags.seeds,
-        **{weights: {"mean": float(each.mean()), "interval95": interval(each), "runs": each.tolist()} for weights, each in scores.items()},
+        **{
+            weights: {"mean": float(each.mean()), "interval95": interval(each), "runs": each.tolist()}
+            for weights, each in scores.items()
+        },
         "paired_difference": {"mean": float(paired.mean()), "interval95": interval(paired)},
         "floors": floors,
         "shared_rows": results["pretrained"][0]["shared_rows"],
