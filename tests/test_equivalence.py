@@ -57,7 +57,13 @@ def whole_batch(name: str):
 
 def assert_equal(first, second):
     assert difference(first[0], second[0]) < TOLERANCE
-    assert difference(first[1], second[1]) < TOLERANCE
+    leaves = zip(jax.tree.leaves_with_path(first[1]), jax.tree.leaves(second[1]), strict=True)
+    for (path, a), b in leaves:
+        if jax.tree_util.keystr(path).endswith("['key']['bias']"):
+            # Softmax does not see what is added to every key: the true gradient is 0, and round-off has no scale.
+            assert max(float(jnp.max(jnp.abs(a))), float(jnp.max(jnp.abs(b)))) < 1e-8
+        else:
+            assert difference(a, b) < TOLERANCE, jax.tree_util.keystr(path)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -10,14 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect"}
-HALL = {
-    "experiment",
-    "run",
-    "evaluator",
-    "config",
-    "provenance",
-    "door",
-}  # the hall and what stands in it: they may know every room
+HALL = {"experiment", "run", "evaluator", "config", "provenance", "door"}  # the hall: it may know every room
 
 # What a room may import beside itself.
 ROOMS = {

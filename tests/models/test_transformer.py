@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import erf
@@ -98,15 +99,15 @@ def encoded(model, batch):
     """The parameters, drawn wide enough that every part matters, and the vectors of a batch."""
     arrays = {key: batch[key] for key in ("tokens", "positions", "segment_ids")}
 
-    def run(arrays):
-        made = nn.meta.unbox(model.init(jax.random.key(0), **arrays))
-        leaves, tree = jax.tree.flatten(made)
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        drawn = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-        made = jax.tree.unflatten(tree, drawn)
-        return made["params"]["backbone"], model.apply(made, **arrays)[0]
-
-    return jax.device_get(jax.jit(run)(arrays))
+    arrays = jax.tree.map(jnp.asarray, arrays)
+    shapes = nn.meta.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), **arrays)))
+    draw = np.random.default_rng(1)
+    made = jax.tree.map(lambda leaf: (0.3 * draw.normal(size=leaf.shape)).astype(np.float32), shapes)
+    for path, leaf in jax.tree.leaves_with_path(made):
+        if "scale" in str(path[-1]):
+            leaf += 1.0
+    hidden = jax.jit(lambda made: model.apply(made, **arrays)[0])(made)
+    return made["params"]["backbone"], jax.device_get(hidden)
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -9,7 +9,7 @@ from research.ops.attention import attention, attention_mask
 from research.ops.rotary import rotary, sinusoidal
 from tests.small import difference
 
-B, L, M, H, G, K = 2, 5, 7, 6, 3, 4
+B, L, M, H, G, K = 2, 3, 5, 4, 2, 6
 
 
 def inputs():
@@ -20,6 +20,7 @@ def inputs():
     return query, key, value, mask
 
 
+@jax.jit
 def plain_attention(query, key, value, mask):
     """One head, row and query at a time."""
     rows = []
@@ -41,7 +42,7 @@ def test_attention_equals_loops_in_float64_in_values_and_gradients():
             *map(jnp.asarray, (query, key, value))
         )
         wanted, gradients = jax.device_get((wanted, gradients))
-    single = [jnp.asarray(array, jnp.float32) for array in (query, key, value)]
+    single, mask = [jnp.asarray(array, jnp.float32) for array in (query, key, value)], jnp.asarray(mask)
     assert difference(wanted, attention(*single, mask)) < 1e-5
     found = jax.grad(lambda *a: jnp.sum(jnp.sin(attention(*a, mask))), argnums=(0, 1, 2))(*single)
     assert difference(gradients, found) < 1e-4
@@ -49,16 +50,16 @@ def test_attention_equals_loops_in_float64_in_values_and_gradients():
 
 def test_a_row_without_keys_has_finite_values_and_gradients():
     query, key, value, mask = inputs()
-    mask[1, 3] = False
-    single = [jnp.asarray(array, jnp.float32) for array in (query, key, value)]
+    mask[1, 2] = False
+    single, mask = [jnp.asarray(array, jnp.float32) for array in (query, key, value)], jnp.asarray(mask)
     for gradient in jax.grad(lambda *a: jnp.sum(attention(*a, mask)), argnums=(0, 1, 2))(*single):
         assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_mask_keeps_to_the_segment_and_the_past(causal):
-    positions = np.array([[0, 1, 2, 0, 1, 0]])
-    segments = np.array([[1, 1, 1, 2, 2, 0]])
+    positions = jnp.array([[0, 1, 2, 0, 1, 0]])
+    segments = jnp.array([[1, 1, 1, 2, 2, 0]])
     mask = attention_mask(positions, positions, segments, segments, causal=causal)
     for query in range(6):
         for key in range(6):
@@ -68,9 +69,9 @@ def test_the_mask_keeps_to_the_segment_and_the_past(causal):
 
 def test_rotary_turns_pairs_by_their_position():
     heads = np.random.default_rng(1).normal(size=(1, 3, 1, 6))
-    positions = np.array([[0, 4, 9]])
+    positions = jnp.array([[0, 4, 9]])
     found = np.asarray(rotary(jnp.asarray(heads, jnp.float32), positions, base=100.0))
-    for index, position in enumerate(positions[0]):
+    for index, position in enumerate((0, 4, 9)):
         for pair in range(3):
             turned = complex(heads[0, index, 0, pair], heads[0, index, 0, pair + 3]) * np.exp(
                 1j * position * 100.0 ** (-pair / 3)
@@ -83,14 +84,14 @@ def test_rotary_scores_depend_on_the_distance_alone():
     query, key = (jnp.asarray(draw.normal(size=(1, 1, 1, 8)), jnp.float32) for _ in range(2))
 
     def score(first, second):
-        return float(jnp.sum(rotary(query, np.array([[first]])) * rotary(key, np.array([[second]]))))
+        return float(jnp.sum(rotary(query, jnp.array([[first]])) * rotary(key, jnp.array([[second]]))))
 
     assert abs(score(3, 7) - score(103, 107)) < 1e-4
     assert abs(score(3, 7) - score(3, 8)) > 1e-3
 
 
 def test_sinusoidal_positions_are_sines_and_cosines():
-    found = np.asarray(sinusoidal(np.array([[0, 5]]), 6))
+    found = np.asarray(sinusoidal(jnp.array([[0, 5]]), 6))
     angles = 5 * 10_000.0 ** (-np.arange(3) / 3)
     assert np.allclose(found[0, 1], np.concatenate([np.sin(angles), np.cos(angles)]), atol=1e-6)
     assert np.array_equal(found[0, 0], [0, 0, 0, 1, 1, 1])
