@@ -1,7 +1,7 @@
 """Masked language model on Python's own standard library: no network, minutes on two CPU cores.
 
 launch/local.sh python -m research.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
-Expect, on two CPU cores: see README (results). At its end it fills the masks of `samples` and names the next command.
+Two CPU cores: about 3 minutes, validation loss 3.9 nats a masked token (unigram floor 6.5); then it fills masks.
 """
 
 from ml_collections import ConfigDict
@@ -44,5 +44,7 @@ def get_config(variant=""):
             log=dict(every=10 if tiny else 50),
             checkpoint=dict(every=10 if tiny else 175),
             evaluation=dict(every=0, batch_size=64, samples=SAMPLES[:1] if tiny else SAMPLES),
+            then="launch/local.sh python -m research.finetune --config=configs/finetune/quickstart.py"
+            " --workdir=runs/roles --config.init_from={workdir}",
         )
     )

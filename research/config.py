@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from research.build import Menu, check, override
 
 # What may differ between a run and its continuation; `num_steps` may grow besides.
-FREE = ("mesh", "accumulate", "model.remat", "model.unroll", "log", "checkpoint", "evaluation")
+FREE = ("mesh", "accumulate", "model.remat", "model.unroll", "log", "checkpoint", "evaluation", "then")
 
 
 def load_page(

@@ -81,6 +81,7 @@ class Page:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     init_from: str = ""
+    then: str = ""  # what to try next, printed at the end; {workdir} is this run's
     weights: Literal["pretrained", "scratch"] = "pretrained"
     tuning: Annotated[Nested, Block("tuning", {"": Tuning})] = field(default_factory=dict)
     mesh: Annotated[Nested, Block("mesh", {"": make_mesh})] = field(default_factory=dict)

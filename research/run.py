@@ -239,4 +239,6 @@ def _finish(
     for sample in shown:
         log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")
     log.say(f"report: {write_report(workdir)}")
+    if run.page.then:
+        log.say("next: " + run.page.then.replace("{workdir}", str(workdir)))
     return result
