@@ -19,9 +19,10 @@ from research.data.tokenizers import facts, from_json
 from research.inference.text_model import TextModel
 from research.models import HEADS, MODELS, Model
 from research.objectives import OBJECTIVES
-from research.training.checkpoint import complete_steps, read_about, read_params
 from research.training.optimizer import OPTIMIZERS
+from research.training.restore import read_about, read_params
 from research.training.sharding import make_mesh
+from research.training.step_folder import complete_steps
 from research.types import Objective
 
 Nested = Mapping[str, Any]

@@ -11,7 +11,7 @@ from research.door import run_door
 
 
 def main(arguments: Sequence[str]) -> int:
-    from research.run import run_training
+    from research.training_door import run_training
 
     return run_training("finetune", arguments)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,7 +15,6 @@ from research import provenance
 from research.batch import AXES
 from research.build import build
 from research.data.stream import TrainStream
-from research.door import take_flags
 from research.evaluation import scores
 from research.evaluation.report import write_report
 from research.evaluator import Evaluator, check_samples, draw_samples
@@ -26,17 +24,15 @@ from research.experiment import (
     Logging,
     Saving,
     Tuning,
-    complete,
-    load_page,
-    open_experiment,
 )
-from research.training.checkpoint import Checkpoints, restore_latest
+from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
 from research.training.hooks import Evaluate, Save, StopAtBadStep, join, separate
 from research.training.log import Log
 from research.training.loop import fit
 from research.training.optimizer import OPTIMIZERS, layer_multipliers
+from research.training.restore import restore_latest
 from research.training.sharding import batch_shardings, make_mesh, put_batch
 from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, weights
 from research.training.step import make_train_step
@@ -138,28 +134,6 @@ class Run:
             f"{about['objective']['name']} · {about['model']['name']} · {count / 1e6:.2f} M parameters · "
             f"{about['model']['dtype']} · {self.mesh.size} x {device.device_kind}"
         )
-
-
-def run_training(door: Literal["pretrain", "finetune"], arguments: Sequence[str]) -> int:
-    """A training door's whole work: from flags to the last checkpoint, result.json and report.html."""
-    started = time.perf_counter()
-    overrides, rest = take_flags(arguments)
-    parser = argparse.ArgumentParser(prog=f"research.{door}", allow_abbrev=False)
-    parser.add_argument(
-        "--config", required=True, metavar="FILE[:variant]", help="a page; single keys by --config.key=value"
-    )
-    parser.add_argument("--workdir", required=True, type=Path, help="where the run is kept; an unfinished one goes on")
-    flags = parser.parse_args(rest)
-    page = load_page(flags.config, overrides)
-    if door == "finetune" and not page.get("init_from"):
-        raise ValueError("finetune starts from a finished run; give --config.init_from=DIR (its --workdir)")
-    if door == "pretrain" and page.get("weights", "pretrained") != "pretrained":
-        raise ValueError("weights=scratch belongs to finetune; pretrain without init_from starts from scratch")
-    page = complete(page)
-    provenance.check_workdir(flags.workdir, page)
-    experiment = open_experiment(page)
-    train(experiment, flags.workdir, command=[f"research.{door}", *arguments], started=started)
-    return 0
 
 
 def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], started: float) -> dict[str, Any]:

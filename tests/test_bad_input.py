@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from research.door import FAILED, MISTAKE, exit_code
-from research.run import run_training
+from research.training_door import run_training
 from tests.pages import call, small_page
 
 

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from research.run import run_training
-from research.training.checkpoint import complete_steps, read_params
 from research.training.log import TIMED_KEYS
+from research.training.restore import read_params
+from research.training.step_folder import complete_steps
+from research.training_door import run_training
 from tests.pages import ROOT, call, small_page
 
 

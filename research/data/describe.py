@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from research.batch import Dataset, Spec, Split
 from research.data import embedded
 from research.data.files import find_files
-from research.data.stream import read_rows
+from research.data.rows import read_rows
 
 _CHUNK = 1 << 22  # tokens counted at a time
 _ROWS = 1024  # rows read at a time

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from research.batch import Example
-from research.data.shards import TokenShards
-
 
 @dataclass(frozen=True)
 class RowTable:
@@ -52,12 +49,12 @@ def plan(lengths: np.ndarray, *, length: int, seed: int = 0) -> RowTable:
     Raises:
       ValueError: `length` is below 2.
     """
-    _check_length(length)
+    check_length(length)
     lengths = np.asarray(lengths, np.int64)
     kept = lengths >= 2
     num_pieces = np.where(kept, -(-(lengths - 1) // (length - 1)), 0)
     document = np.repeat(np.arange(len(lengths)), num_pieces)
-    start = _counting(num_pieces) * (length - 1)
+    start = counting(num_pieces) * (length - 1)
     piece_length = np.minimum(lengths[document] - start, length)
 
     order = np.random.default_rng(seed).permutation(len(document))
@@ -73,98 +70,6 @@ def plan(lengths: np.ndarray, *, length: int, seed: int = 0) -> RowTable:
         piece_length=piece_length[order],
         num_dropped=int((~kept).sum()),
     )
-
-
-class PackedRows:
-    """Rows of `tokens`, `segment_ids` (1, 2, … per piece) and `positions`, each int32 [length], 0 where empty."""
-
-    def __init__(self, shards: TokenShards, table: RowTable) -> None:
-        self.table = table
-        self._tokens = shards.tokens
-        self._piece_first = np.asarray(shards.offsets)[table.piece_document] + table.piece_start
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def num_filled(self) -> int:
-        """Token slots that hold a token."""
-        return int(self.table.piece_length.sum())
-
-    def __getitem__(self, index: int) -> Example:
-        return _one(self, index)
-
-    def rows(self, indices: np.ndarray) -> Example:
-        """The rows at `indices`, stacked: int32 [B L] each."""
-        length = self.table.length
-        starts = self.table.row_starts
-        num_pieces = starts[indices + 1] - starts[indices]
-        piece_row = np.repeat(np.arange(len(indices)), num_pieces)
-        segment = _counting(num_pieces)
-        pieces = np.repeat(starts[indices], num_pieces) + segment
-        lengths = self.table.piece_length[pieces]
-
-        before = np.cumsum(lengths) - lengths  # tokens in front of each piece, over all rows of the batch
-        column = before - before[np.cumsum(num_pieces) - num_pieces][piece_row]
-        position = np.arange(lengths.sum()) - np.repeat(before, lengths)
-        slot = np.repeat(piece_row * length + column, lengths) + position
-        values = {
-            "tokens": self._tokens[np.repeat(self._piece_first[pieces], lengths) + position],
-            "segment_ids": np.repeat(segment + 1, lengths),
-            "positions": position,
-        }
-        batch = {}
-        for key, value in values.items():
-            batch[key] = np.zeros(len(indices) * length, np.int32)
-            batch[key][slot] = value
-            batch[key] = batch[key].reshape(len(indices), length)
-        return batch
-
-
-class Windows:
-    """Windows of `length` tokens over all documents joined, one every `stride` tokens; all of a window is segment 1.
-
-    With the stride `length - 1` (0 stands for it) every token after the first is predicted exactly once; only the last
-    window may end in padding.
-
-    Raises:
-      ValueError: `length` is below 2, or the stride would leave tokens out.
-    """
-
-    def __init__(self, shards: TokenShards, *, length: int, stride: int = 0) -> None:
-        _check_length(length)
-        self.length = length
-        self.stride = stride or length - 1
-        if not 1 <= self.stride < length:
-            raise ValueError(f"stride={stride} for length={length}; use 1 to {length - 1} to leave no token out")
-        self._tokens = shards.tokens
-        self._num_tokens = int(shards.offsets[-1])
-
-    def __len__(self) -> int:
-        if self._num_tokens < 2:
-            return 0
-        return 1 + -(-max(0, self._num_tokens - self.length) // self.stride)
-
-    @property
-    def num_filled(self) -> int:
-        """Token slots that hold a token: all of them but for the end of the last window."""
-        last = max(0, len(self) - 1)
-        return last * self.length + min(self.length, self._num_tokens - last * self.stride) if len(self) else 0
-
-    def __getitem__(self, index: int) -> Example:
-        return _one(self, index)
-
-    def rows(self, indices: np.ndarray) -> Example:
-        """The windows at `indices`, stacked: int32 [B L] each."""
-        column = np.arange(self.length)
-        source = np.asarray(indices)[:, None] * self.stride + column
-        real = source < self._num_tokens
-        tokens = self._tokens[np.minimum(source, self._num_tokens - 1).reshape(-1)].reshape(source.shape)
-        return {
-            "tokens": np.where(real, tokens, 0).astype(np.int32),
-            "segment_ids": real.astype(np.int32),
-            "positions": np.where(real, column, 0).astype(np.int32),
-        }
 
 
 def _best_fit(lengths: np.ndarray, length: int) -> np.ndarray:
@@ -192,17 +97,11 @@ def _best_fit(lengths: np.ndarray, length: int) -> np.ndarray:
     return np.array(rows, np.int64)
 
 
-def _counting(counts: np.ndarray) -> np.ndarray:
+def counting(counts: np.ndarray) -> np.ndarray:
     """0 … counts[0] - 1, then 0 … counts[1] - 1, and so on."""
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _one(source: PackedRows | Windows, index: int) -> Example:
-    if not 0 <= index < len(source):
-        raise IndexError(index)
-    return {key: values[0] for key, values in source.rows(np.array([index])).items()}
-
-
-def _check_length(length: int) -> None:
+def check_length(length: int) -> None:
     if length < 2:
         raise ValueError(f"length={length} leaves nothing to predict; use 2 or more")

@@ -124,22 +124,6 @@ def open_records(path: str, *, fields: tuple[str, ...]) -> Records:
     return Records(path, [file_part(file) for file in find_files(path)], fields=fields)
 
 
-def read_documents(path: str, *, text_field: str = "text") -> Records:
-    """Opens records whose `text_field` is text in every row.
-
-    Raises:
-      ValueError: as `open_records`, or the field holds something else than text.
-    """
-    records = open_records(path, fields=(text_field,))
-    for index, record in enumerate(records):
-        if not isinstance(record[text_field], str):
-            kind = type(record[text_field]).__name__
-            raise ValueError(
-                f"{path}, record {index}: field {text_field!r} is {kind}, wanted text; name another text_field"
-            )
-    return records
-
-
 def same_source(a: str, b: str) -> bool:
     """True where two paths share a file (by place or by contents), or rows of one named split."""
     named_a, named_b = _named_split(a), _named_split(b)

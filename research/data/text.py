@@ -15,8 +15,10 @@ from tokenizers import Tokenizer
 
 from research.batch import Dataset, Source, Spec, Split
 from research.build import Block, build
-from research.data.packing import PackedRows, RowTable, Windows, plan
-from research.data.shards import TokenShards, cache_directory, tokenise
+from research.data.packed_rows import PackedRows
+from research.data.packing import RowTable, plan
+from research.data.rows import Joined, Mixture
+from research.data.shards import TokenShards
 from research.data.sources import Records
 from research.data.splits import (
     Documents,
@@ -27,8 +29,9 @@ from research.data.splits import (
     open_splits,
     repeats,
 )
-from research.data.stream import Joined, Mixture
+from research.data.tokenise import cache_directory, tokenise
 from research.data.tokenizers import TOKENIZERS, facts, from_json
+from research.data.windows import Windows
 
 TokenizerBlock = Annotated[Mapping, Block("tokenizer", TOKENIZERS)]
 Packing = Literal["documents", "windows"]

@@ -8,60 +8,38 @@ seal of `step_folder.py`, without which the step does not exist.
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
-import math
-import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from orbax.checkpoint import v1
 
+from research.training.named_leaves import flatten, nest
 from research.training.step_folder import (
-    CheckpointDamaged,
+    Mode,
     agree,
     as_json,
+    best_step,
     complete_steps,
     find_damage,
     is_writer,
+    rank,
     remove,
     remove_incomplete,
     seal,
-    verify,
     write,
 )
 
 _HEADROOM = 1.1  # metadata and indices on top of the arrays
 _WRITE_ERRORS = (OSError, RuntimeError, ValueError, LookupError)  # tensorstore reports a failed write as any of these
 
-# Orbax reports every phase of every save and load through absl; what a user must know reaches them as exceptions.
-logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
-
-Mode = Literal["min", "max"]
-Flat = dict[tuple[str, ...], Any]
-
 
 class SaveFailed(RuntimeError):
     """A checkpoint could not be written; those before it are intact."""
-
-
-@dataclass(frozen=True)
-class Restored:
-    """One checkpoint, loaded: `params` and `state` as jax arrays, the rest as it was given to `save`."""
-
-    step: int
-    params: Any
-    state: Any
-    host: dict[str, Any]
-    metrics: dict[str, float]
-    about: dict[str, Any]
 
 
 class Checkpoints:
@@ -194,7 +172,7 @@ class Checkpoints:
 
     def _remove_old(self, saved: int) -> None:
         steps = self.steps()
-        ranked = _ranked(self._directory, steps, self._metric, self._mode)
+        ranked = rank(self._directory, steps, self._metric, self._mode)
         kept = {*steps[-self._keep_latest :], *ranked[: self._keep_best]}
         try:
             for step in set(steps) - kept:
@@ -218,123 +196,11 @@ class Checkpoints:
         )
 
 
-def best_step(directory: Path, *, metric: str, mode: Mode) -> int | None:
-    """The complete step with the best `metric`; of equals the later; None where no step has it."""
-    return next(iter(_ranked(directory, complete_steps(directory), metric, mode)), None)
-
-
-def restore_latest(directory: Path, *, params: Any, state: Any, fall_back: bool) -> Restored | None:
-    """Restores the newest complete checkpoint; None where there is none. Arguments as for `restore`.
-
-    Raises:
-      CheckpointDamaged: it is damaged; with `fall_back` only when all of them are.
-    """
-    steps = complete_steps(directory)
-    for step in reversed(steps):
-        try:
-            return restore(directory, step, params=params, state=state)
-        except CheckpointDamaged:
-            if not fall_back or step == steps[0]:
-                raise
-    return None
-
-
-def restore(directory: Path, step: int, *, params: Any, state: Any) -> Restored:
-    """Restores one checkpoint onto the shardings of the abstract pytrees `params` and `state` (ShapeDtypeStruct).
-
-    Any mesh will do, whatever the mesh of the save. A leaf without a sharding goes to the first device.
-
-    Raises:
-      CheckpointDamaged: a file differs from what was written.
-      ValueError: no such step; or leaves that are missing, extra, or of another shape or dtype (all are listed).
-    """
-    folder = verify(directory, step, ("",))
-    host = json.loads((folder / "host.json").read_text())
-    return Restored(
-        step=step,
-        params=_load(folder, "params", params, whole=True),
-        state=_load(folder, "state", state, whole=True),
-        host=host["host"],
-        metrics=host["metrics"],
-        about=json.loads((folder / "about.json").read_text()),
-    )
-
-
-def read_params(directory: Path, step: int, like: Any = None) -> Any:
-    """The weights alone: as nested dicts of numpy arrays, or as jax arrays `like` an abstract pytree.
-
-    `like` may be part of the tree (an encoder without its head): the rest is not read. Raises as `restore` does.
-    """
-    folder = verify(directory, step, ("params/",))
-    if like is not None:
-        return _load(folder, "params", like, whole=False)
-    stored = _stored(folder, "params")
-    on_host = jax.tree.map(lambda _: np.ndarray, stored)
-    with v1.Context():
-        return v1.load(str(folder), on_host, checkpointable_name="params") if stored else {}
-
-
-def read_about(directory: Path, step: int) -> dict[str, Any]:
-    """What the weights are, as given to `Checkpoints`. Raises as `restore` does."""
-    return json.loads((verify(directory, step, ("about.json",)) / "about.json").read_text())
-
-
-def read_host(directory: Path, step: int) -> dict[str, Any]:
-    """The run on the host, as given to `save`. Raises as `restore` does."""
-    return json.loads((verify(directory, step, ("host.json",)) / "host.json").read_text())["host"]
-
-
 def _start_writing(folder: Path, items: Mapping[str, Any]) -> v1.AsyncResponse[None]:
     context = v1.Context()
     context.asynchronous.create_directories_asynchronously = False  # a full disk is then an error here, not a timeout
     with context:
         return v1.save_checkpointables_async(str(folder), dict(items))
-
-
-def _load(folder: Path, item: str, abstract: Any, *, whole: bool) -> Any:
-    wanted = {name: _on_device(leaf) for name, leaf in _flat(abstract).items()}
-    _check_leaves(wanted, _flat(_stored(folder, item)), f"{item} of checkpoint {folder}", whole=whole)
-    treedef = jax.tree.structure(abstract)
-    if not wanted:
-        return jax.tree.unflatten(treedef, [])
-    context = v1.Context()
-    context.pytree.loading.partial_load = True
-    with context:
-        loaded = _flat(v1.load(str(folder), _nest(wanted), checkpointable_name=item))
-    for name, leaf in wanted.items():  # Orbax leaves the abstract leaf in place of what it does not find
-        array = loaded.get(name)
-        if not isinstance(array, jax.Array) or _describe(array) != _describe(leaf):
-            raise ValueError(f"{folder}: {item} {'/'.join(name)} came back as {array!r}, wanted {_describe(leaf)}")
-    return jax.tree.unflatten(treedef, [loaded[name] for name in wanted])
-
-
-def _check_leaves(wanted: Flat, stored: Flat, what: str, *, whole: bool) -> None:
-    problems = [f"missing {'/'.join(name)} {_describe(wanted[name])}" for name in wanted if name not in stored]
-    if whole:
-        problems += [f"extra {'/'.join(name)} {_describe(stored[name])}" for name in stored if name not in wanted]
-    for name in wanted.keys() & stored.keys():
-        have, want = _describe(stored[name]), _describe(wanted[name])
-        if have != want:
-            problems.append(f"{'/'.join(name)} is {have}, wanted {want}")
-    if problems:
-        listed = "; ".join(sorted(problems))
-        raise ValueError(f"{what} do not fit ({listed}); use the model and optimizer config that it was saved with")
-
-
-def _stored(folder: Path, item: str) -> Any:
-    """Shapes and dtypes of a stored item, as nested dicts."""
-    if not (folder / item).is_dir():
-        return {}
-    return v1.metadata(str(folder), checkpointable_name=item).metadata
-
-
-def _describe(leaf: Any) -> str:
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-
-
-def _on_device(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _nested(tree: Any, what: str) -> dict[str, Any]:
@@ -343,7 +209,7 @@ def _nested(tree: Any, what: str) -> dict[str, Any]:
     Raises:
       ValueError: a leaf that is not a jax array, is empty, or is a typed random key; or two leaves of one name.
     """
-    flat = _flat(tree)
+    flat = flatten(tree)
     for name, leaf in flat.items():
         if not isinstance(leaf, jax.Array) or leaf.size == 0 or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             found = f"{what} {'/'.join(name)} is {type(leaf).__name__} of shape {getattr(leaf, 'shape', None)}"
@@ -351,35 +217,4 @@ def _nested(tree: Any, what: str) -> dict[str, Any]:
     joined = {".".join(name) for name in flat}  # Orbax's own names of the leaves
     if len(joined) != len(jax.tree.leaves(tree)) or "" in joined:
         raise ValueError(f"{what}: leaves must have names, and different ones: {sorted(joined)}")
-    return _nest(_flat(tree, keep_empty=True))
-
-
-def _flat(tree: Any, *, keep_empty: bool = False) -> Flat:
-    """Leaves by the names on their path, in the order of `jax.tree.leaves`; with `keep_empty`, empty dicts too."""
-    is_leaf = (lambda node: isinstance(node, Mapping) and not node) if keep_empty else None
-    pairs = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
-    return {tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf for path, leaf in pairs}
-
-
-def _nest(flat: Flat) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        node = nested
-        for part in name[:-1]:
-            node = node.setdefault(part, {})
-        if name:
-            node[name[-1]] = leaf
-    return nested
-
-
-def _ranked(directory: Path, steps: list[int], metric: str, mode: str) -> list[int]:
-    """The steps that have the metric, best first, of equals the later first."""
-    values = {}
-    for step in steps:
-        folder = directory / str(step)
-        if find_damage(folder, ("host.json",)):  # restoring it is what reports that
-            continue
-        value = json.loads((folder / "host.json").read_text())["metrics"].get(metric, math.nan)
-        if not math.isnan(value):
-            values[step] = value if mode == "min" else -value
-    return sorted(values, key=lambda step: (values[step], -step))
+    return nest(flatten(tree, keep_empty=True))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -20,6 +22,12 @@ from jax.experimental import multihost_utils
 
 _CHECKSUMS = "checksums.json"
 _UNFINISHED = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")  # a step, or what Orbax calls it before its rename
+
+
+# Orbax reports every phase of every save and load through absl; what a user must know reaches them as exceptions.
+logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
+
+Mode = Literal["min", "max"]
 
 
 class CheckpointDamaged(ValueError):
@@ -132,3 +140,21 @@ def agree(problem: BaseException | None, elsewhere: Exception) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def best_step(directory: Path, *, metric: str, mode: Mode) -> int | None:
+    """The complete step with the best `metric`; of equals the later; None where no step has it."""
+    return next(iter(rank(directory, complete_steps(directory), metric, mode)), None)
+
+
+def rank(directory: Path, steps: list[int], metric: str, mode: str) -> list[int]:
+    """The steps that have the metric, best first, of equals the later first."""
+    values = {}
+    for step in steps:
+        folder = directory / str(step)
+        if find_damage(folder, ("host.json",)):  # restoring it is what reports that
+            continue
+        value = json.loads((folder / "host.json").read_text())["metrics"].get(metric, math.nan)
+        if not math.isnan(value):
+            values[step] = value if mode == "min" else -value
+    return sorted(values, key=lambda step: (values[step], -step))

@@ -9,11 +9,11 @@ PROGRAM = """
 import sys
 from research.build import build
 from research.data import DATA
-from research.data.stream import eval_batches, train_stream
+from research.data.stream import TrainStream, eval_batches
 
 block = {"name": "text", "path": sys.argv[1], "length": 13, "valid_fraction": 0.3, "tokenizer": {"name": "byte"}}
 splits = build(block, DATA, kind="data").splits
-batch = next(train_stream(splits["train"].examples, seed=0, batch_size=3))
+batch = next(TrainStream(splits["train"].examples, seed=0, batch_size=3).batches())
 print(sorted((key, values.shape) for key, values in batch.items()))
 print(len(list(eval_batches(splits["val"].examples, batch_size=3))))
 

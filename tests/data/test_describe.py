@@ -17,7 +17,7 @@ from research.data.describe import (
     histogram,
 )
 from research.data.labelled import text_classification
-from research.data.stream import Joined
+from research.data.rows import Joined
 from research.data.text import text
 from research.data.tokenizers import Byte, facts, from_json
 

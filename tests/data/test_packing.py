@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from research.data.packing import PackedRows, RowTable, Windows, plan
+from research.data.packed_rows import PackedRows
+from research.data.packing import RowTable, plan
+from research.data.windows import Windows
 
 
 def shards_of(lengths):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from research.data import shards
-from research.data.shards import TokenShards, cache_directory, tokenise
+from research.data import tokenise as building
+from research.data.shards import TokenShards
+from research.data.tokenise import cache_directory, tokenise
 from research.data.tokenizers import TOKENIZERS
 
 TEXTS = ["one café\n", "", "two <mask> 中文 <bos>\nthree", "four " * 13]
@@ -53,7 +54,7 @@ def test_width_follows_the_vocabulary(tmp_path):
 
 def test_second_call_reads_the_cache(tmp_path, monkeypatch):
     first = tokenise(TEXTS, byte_tokenizer(), key="k", directory=tmp_path)
-    monkeypatch.setattr(shards, "_write", lambda *a, **k: pytest.fail("tokenised again"))
+    monkeypatch.setattr(building, "_write", lambda *a, **k: pytest.fail("tokenised again"))
     second = tokenise(TEXTS, byte_tokenizer(), key="k", directory=tmp_path)
     assert second.directory == first.directory and np.array_equal(second.tokens, first.tokens)
 
@@ -88,9 +89,9 @@ def test_long_document_in_pieces_encodes_as_a_whole(tmp_path, monkeypatch, kind)
     text = "The cat\n\nsat on  \n the mat\nAnd 12\n13, then\n'twas 中\n文\n done\n" * 41
     tokenizer = TOKENIZERS[kind]().train([text])
     whole = tokenizer.encode(text, add_special_tokens=False).ids
-    monkeypatch.setattr(shards, "_PIECE", 29)
-    monkeypatch.setattr(shards, "_BATCH", 101)
-    pieces = list(shards._cut(text))
+    monkeypatch.setattr(building, "_PIECE", 29)
+    monkeypatch.setattr(building, "_BATCH", 101)
+    pieces = list(building._cut(text))
     assert len(pieces) > 31 and "".join(pieces) == text
     cached = tokenise(["", text, "", "cat"], tokenizer, key="k", directory=tmp_path)
     assert [len(each) for each in cached][::2] == [1, 1] and len(cached) == 4
@@ -102,7 +103,7 @@ def test_tokenizer_that_marks_beginnings_is_given_whole_documents(tmp_path, monk
     text = "one\ntwo\nthree\n" * 17
     tokenizer = Tokenizer(models.WordLevel({"\u2581": 0, "<bos>": 1, "x": 2}, unk_token="x"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always", split=True)])
-    monkeypatch.setattr(shards, "_PIECE", 11)
+    monkeypatch.setattr(building, "_PIECE", 11)
     whole = tokenizer.encode(text, add_special_tokens=False).ids
     assert tokenise([text], tokenizer, key="k", directory=tmp_path)[0].tolist() == [1, *whole]
 
@@ -124,7 +125,7 @@ def test_tokenizer_without_bos_is_refused(tmp_path):
 RACE = """
 import sys
 from pathlib import Path
-from research.data.shards import tokenise
+from research.data.tokenise import tokenise
 from research.data.tokenizers import TOKENIZERS
 tokenizer = TOKENIZERS["byte"]().train([])
 print("ready", flush=True)
@@ -153,14 +154,14 @@ def test_three_processes_race_for_one_cache(tmp_path):
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from research.data import shards
+from research.data import tokenise as building
 from research.data.tokenizers import TOKENIZERS
 class Texts(list):
     def __iter__(self):
         yield from ["first " * 1000] * 7
         os.kill(os.getpid(), signal.SIGKILL)
-shards._BATCH = 1000
-shards.tokenise(Texts(), TOKENIZERS["byte"]().train([]), key="crash", directory=Path(sys.argv[1]))
+building._BATCH = 1000
+building.tokenise(Texts(), TOKENIZERS["byte"]().train([]), key="crash", directory=Path(sys.argv[1]))
 """
 
 
@@ -219,8 +220,8 @@ def test_damaged_cache_is_refused(tmp_path, damage):
 
 
 def test_progress_is_plain_lines_without_a_terminal(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(shards, "_LINE_SECONDS", 0)
-    monkeypatch.setattr(shards, "_BATCH", 1)
+    monkeypatch.setattr(building, "_LINE_SECONDS", 0)
+    monkeypatch.setattr(building, "_BATCH", 1)
     tokenise(TEXTS, byte_tokenizer(), key="k", directory=tmp_path)
     assert capfd.readouterr().err.splitlines() == [f"tokenising: {i} of 4 documents" for i in (1, 2, 3, 4)]
 

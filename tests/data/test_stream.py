@@ -6,7 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from research.data.stream import Joined, Mixture, TrainStream, eval_batches, read_rows, train_stream
+from research.data.rows import Joined, Mixture, read_rows
+from research.data.stream import PREFETCH, TrainStream, eval_batches, process_rows
 
 
 class Numbers:
@@ -21,6 +22,11 @@ class Numbers:
     def __getitem__(self, index):
         assert 0 <= index < self.size
         return {"tokens": np.full(3, self.first + index, np.int32), "label": np.int32(self.first + index)}
+
+
+def train_stream(examples, *, seed, batch_size, start=0, process_index=0, process_count=1, prefetch=PREFETCH):
+    rows = process_rows(batch_size, process_index=process_index, process_count=process_count)
+    return TrainStream(examples, seed=seed, batch_size=batch_size, rows=rows).batches(start=start, prefetch=prefetch)
 
 
 def take(batches, count):

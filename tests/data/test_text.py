@@ -9,8 +9,9 @@ import pytest
 
 from research.build import build
 from research.data import DATA, embedded
+from research.data.rows import Mixture
 from research.data.splits import hash_text
-from research.data.stream import Mixture, train_stream
+from research.data.stream import TrainStream
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "seven", "dogs", "ran", "past", "one", "old", "house")
 
@@ -136,7 +137,7 @@ def test_a_mixture_draws_by_weight_and_validates_on_all(tmp_path):
     train = data.splits["train"].examples
     assert isinstance(train, Mixture)
     first = len(train.parts[0])
-    batch = next(train_stream(train, seed=0, batch_size=400))
+    batch = TrainStream(train, seed=0, batch_size=400).batch_at(0)
     known = {train[index]["tokens"].tobytes() for index in range(first)}
     drawn = np.mean([row.tobytes() in known for row in batch["tokens"]])
     assert drawn == pytest.approx(0.75, abs=0.01)

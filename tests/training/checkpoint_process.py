@@ -13,7 +13,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from research.training.checkpoint import CheckpointDamaged, Checkpoints, complete_steps, restore, restore_latest
+from research.training.checkpoint import Checkpoints
+from research.training.restore import restore, restore_latest
+from research.training.step_folder import CheckpointDamaged, complete_steps
 
 
 def loop_trees(step: int) -> tuple[dict, dict]:

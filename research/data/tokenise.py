@@ -1,0 +1,221 @@
+"""Documents tokenised once, into a flat file in a cache that is keyed by their contents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
+
+from research.data.shards import TokenShards
+from research.data.tokenizers import special_ids
+
+_FORMAT = "1"  # part of every key: another layout or another way to encode is another cache
+_BATCH = 1 << 22  # characters encoded at a time
+_PIECE = 1 << 20  # characters; a document of more than two pieces is encoded in pieces
+_STALE_SECONDS = 24 * 3600  # what a crash left unfinished is removed after this long without a write
+_LINE_SECONDS = 5  # between progress lines where there is no terminal
+
+
+def cache_directory() -> Path:
+    """$GROUNDWORK_CACHE, else ~/.cache/groundwork."""
+    return Path(os.environ.get("GROUNDWORK_CACHE") or "~/.cache/groundwork").expanduser()
+
+
+def tokenise(texts: Sequence[str], tokenizer: Tokenizer, *, key: str, directory: Path, bos: bool = True) -> TokenShards:
+    """The tokens of `texts`, from the cache in `directory` where they have been made before.
+
+    `key` stands for the texts (their fingerprint, field and selection); the tokenizer, `bos` and the format enter by
+    themselves. Documents start with <bos> (`bos`); what looks like a special token in a text is text.
+
+    Raises:
+      ValueError: the tokenizer has no <bos>, the cache cannot be written, or what it holds is damaged.
+    """
+    bos_id = _bos_id(tokenizer) if bos else -1
+    contents = "\n".join((_FORMAT, key, tokenizer.to_str(), str(bos_id)))
+    final = Path(directory) / hashlib.sha256(contents.encode()).hexdigest()[:32]
+    if not final.exists():
+        try:
+            _build(texts, tokenizer, bos_id=bos_id, final=final)
+        except OSError as error:
+            raise ValueError(
+                f"the token cache {directory} cannot be written ({error.strerror or error}); free space there or set "
+                "GROUNDWORK_CACHE to another folder"
+            ) from error
+    return _checked(TokenShards(final))
+
+
+def _bos_id(tokenizer: Tokenizer) -> int:
+    bos_id = special_ids(tokenizer)["bos_id"]
+    if bos_id < 0:
+        raise ValueError(
+            "the tokenizer has no token that begins a document (<bos>, <s>, [CLS], …); add one to its file"
+        )
+    return bos_id
+
+
+def _build(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int, final: Path) -> None:
+    """Writes beside `final` and renames: it exists complete or not at all. Of racing processes the first wins."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(final.parent)
+    temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}.tmp"
+    temporary.mkdir()
+    try:
+        _write(texts, tokenizer, bos_id=bos_id, folder=temporary)
+        try:
+            temporary.rename(final)
+        except OSError:
+            if not final.exists():
+                raise
+        else:
+            _sync(final.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # after the rename nothing is there
+
+
+def _write(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int, folder: Path) -> None:
+    dtype = np.dtype(np.uint16 if max(tokenizer.get_vocab().values(), default=0) < 1 << 16 else np.uint32)
+    lengths, sizes = [], []
+    with (folder / "tokens.bin").open("wb") as stream:
+        for tokens, num_bytes, first in _encode(texts, tokenizer, bos_id=bos_id):
+            stream.write(np.array(tokens, dtype=dtype).tobytes())
+            if first:
+                lengths.append(0)
+                sizes.append(0)
+            lengths[-1] += len(tokens)
+            sizes[-1] += num_bytes
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    np.save(folder / "offsets.npy", offsets)
+    np.save(folder / "bytes.npy", np.array(sizes, dtype=np.int64))
+    meta = {"dtype": dtype.name, "num_documents": len(lengths), "num_tokens": int(offsets[-1])}
+    (folder / "meta.json").write_text(json.dumps(meta) + "\n")
+    for file in folder.iterdir():
+        _sync(file)
+    _sync(folder)
+
+
+def _encode(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int) -> Iterator[tuple[list[int], int, bool]]:
+    """The tokens of each piece of text, its UTF-8 bytes, and whether a document begins with it."""
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the settings below are ours alone
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    start = [bos_id] if bos_id >= 0 else []
+    with _progress(len(texts)) as advance:
+        for batch in _batches(_pieces(texts, cut=_cuttable(tokenizer))):
+            encodings = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
+            for (piece, first), encoding in zip(batch, encodings, strict=True):
+                yield start * first + encoding.ids, len(piece.encode()), first
+            advance(sum(first for _, first in batch))
+
+
+def _pieces(texts: Sequence[str], *, cut: bool) -> Iterator[tuple[str, bool]]:
+    for text in texts:
+        for number, piece in enumerate(_cut(text) if cut else (text,)):
+            yield piece, number == 0
+
+
+def _batches(pieces: Iterator[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
+    batch, size = [], 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece[0]) + 64  # of many empty texts, too, not all at once
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _cut(text: str) -> Iterator[str]:
+    """A long text in pieces that encode as the whole does: cut behind a newline that stands between two letters.
+
+    The library needs about a hundred times the memory of the text it encodes, and encodes one text on one core.
+    """
+    start = 0
+    while len(text) - start > 2 * _PIECE:
+        end = text.find("\n", start + _PIECE)
+        while end != -1 and not (text[end - 1].isalnum() and text[end + 1 : end + 2].isalnum()):
+            end = text.find("\n", end + 1)
+        if end == -1:
+            break
+        yield text[start : end + 1]
+        start = end + 1
+    yield text[start:]
+
+
+def _cuttable(tokenizer: Tokenizer) -> bool:
+    """Whether a text may be cut behind a newline: not where a tokenizer marks the beginning of a text."""
+
+    def ids(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    return ids("one\ntwo") == ids("one\n") + ids("two")
+
+
+def _checked(shards: TokenShards) -> TokenShards:
+    try:
+        meta = json.loads((shards.directory / "meta.json").read_text())
+        complete = (
+            len(shards) == len(shards.document_bytes) == meta["num_documents"]
+            and shards.num_tokens == meta["num_tokens"]
+            and (shards.directory / "tokens.bin").stat().st_size
+            == meta["num_tokens"] * np.dtype(meta["dtype"]).itemsize
+        )
+    except (OSError, ValueError, KeyError, EOFError):
+        complete = False
+    if not complete:
+        raise ValueError(f"the token cache {shards.directory} is damaged; delete that folder and start again")
+    return shards
+
+
+def _remove_stale(directory: Path) -> None:
+    """Removes what processes that were killed left unfinished long ago."""
+    for folder in directory.glob(".*.tmp"):
+        try:
+            last = max(place.stat().st_mtime for place in (folder, *folder.iterdir()))
+        except FileNotFoundError:  # its owner has just finished
+            continue
+        if time.time() - last > _STALE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _progress(total: int):
+    """A function to call with the number of documents done: a bar on a terminal, else a line every few seconds."""
+    if sys.stderr.isatty():
+        columns = (TextColumn("tokenising"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    done, last = 0, time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last >= _LINE_SECONDS:
+            last = time.monotonic()
+            print(f"tokenising: {done:,} of {total:,} documents", file=sys.stderr, flush=True)
+
+    yield advance
