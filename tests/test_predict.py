@@ -6,7 +6,7 @@ import json
 import pytest
 
 from research.predict import choose_task, main, options, parse, read
-from research.run import run_training
+from research.training_door import run_training
 from tests.pages import ROOT, call, small_page
 
 

@@ -95,19 +95,50 @@ def plain_transformer(params, config, tokens, positions, segments):
     return hidden
 
 
-def encoded(model, batch):
-    """The parameters, drawn wide enough that every part matters, and the vectors of a batch."""
-    arrays = {key: batch[key] for key in ("tokens", "positions", "segment_ids")}
-
-    arrays = jax.tree.map(jnp.asarray, arrays)
+def drawn(model, batch):
+    """A batch's arrays, and parameters drawn wide enough that every part matters."""
+    arrays = {key: jnp.asarray(batch[key]) for key in ("tokens", "positions", "segment_ids")}
     shapes = nn.meta.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), **arrays)))
     draw = np.random.default_rng(1)
     made = jax.tree.map(lambda leaf: (0.3 * draw.normal(size=leaf.shape)).astype(np.float32), shapes)
     for path, leaf in jax.tree.leaves_with_path(made):
         if "scale" in str(path[-1]):
             leaf += 1.0
+    return arrays, made
+
+
+def encoded(model, batch):
+    """The drawn parameters and the vectors of a batch."""
+    arrays, made = drawn(model, batch)
     hidden = jax.jit(lambda made: model.apply(made, **arrays)[0])(made)
     return made["params"]["backbone"], jax.device_get(hidden)
+
+
+def slope_error(model, batch, plain):
+    """Largest difference between a model's gradient and a plain float64 one's, along three directions, relative to
+    the gradient's size; `plain(params, row)` gives the vectors of one row."""
+    arrays, made = drawn(model, batch)
+    draw = np.random.default_rng(2)
+    real = np.asarray(batch["segment_ids"]) > 0
+    weight = draw.normal(size=(*real.shape, model.backbone.config.width)) * real[..., None]
+
+    def along(made):
+        return jnp.sum(model.apply(made, **arrays)[0] * weight.astype(np.float32))
+
+    gradient = jax.device_get(jax.jit(jax.grad(along))(made))["params"]["backbone"]
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float64), made["params"]["backbone"])
+
+    def plain_along(params):
+        return sum(float((plain(params, row) * weight[row])[real[row]].sum()) for row in range(len(real)))
+
+    errors, step = [], 1e-6
+    for _ in range(3):
+        direction = jax.tree.map(lambda leaf: draw.normal(size=leaf.shape), params)
+        ahead, behind = (jax.tree.map(lambda p, d, s=s: p + s * d, params, direction) for s in (step, -step))
+        wanted = (plain_along(ahead) - plain_along(behind)) / (2 * step)
+        leaves = zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+        errors.append(abs(wanted - sum(float((g.astype(np.float64) * d).sum()) for g, d in leaves)))
+    return max(errors) / np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in jax.tree.leaves(gradient)))
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -121,6 +152,18 @@ def test_a_preset_equals_the_plain_transformer(name, causal):
         wanted = plain_transformer(params, model.backbone.config, *arrays)
         real = arrays[2] > 0
         assert difference(wanted[real], hidden[row][real]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "modern"])
+def test_the_gradient_of_a_preset_is_the_plain_transformer_s(name):
+    model, batch = small_model(name, causal=True), packed_batch(rows=2)
+
+    def plain(params, row):
+        return plain_transformer(
+            params, model.backbone.config, *(batch[key][row] for key in ("tokens", "positions", "segment_ids"))
+        )
+
+    assert slope_error(model, batch, plain) < 1e-5
 
 
 def test_heads_that_do_not_divide_are_refused():
