@@ -6,6 +6,8 @@ The last tenth of the file is for validation. tinyshakespeare: 1.59 nats a chara
 
 from ml_collections import ConfigDict
 
+VARIANTS = ("", "tiny", "long")
+
 
 def get_config(variant=""):
     tiny, long = variant == "tiny", variant == "long"
@@ -22,15 +24,20 @@ def get_config(variant=""):
             ),
             model=dict(
                 name="modern",
-                width=16 if tiny else 192 if long else 128,
+                width=16 if tiny else 160 if long else 96,
                 depth=2 if tiny else 4,
-                num_heads=2 if tiny else 6 if long else 4,
+                num_heads=2 if tiny else 5 if long else 3,
                 dropout=0.1 if long else 0.0,
                 unroll=4,
             ),
             objective=dict(name="causal_lm"),
-            optimizer=dict(name="muon", peak_rate=6e-3, schedule=dict(name="linear", warmup_steps=2 if tiny else 20)),
-            num_steps=20 if tiny else 1500 if long else 720,
+            optimizer=dict(
+                name="muon",
+                peak_rate=6e-3,
+                adam_rate=3e-3,
+                schedule=dict(name="linear", warmup_steps=2 if tiny else 20),
+            ),
+            num_steps=20 if tiny else 1700 if long else 850,
             batch_size=8 if tiny else 16,
             log=dict(every=10 if tiny else 50),
             evaluation=dict(batch_size=64, samples=("ROMEO:",)),
