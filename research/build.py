@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
 import difflib
@@ -260,11 +261,23 @@ def _read(text: str, annotation: Any) -> Any:
     except json.JSONDecodeError:
         value = _UNREAD
     if origin is tuple and not isinstance(value, list):
+        quoted = _read_quoted(text)
+        if quoted is not None:
+            return quoted
         item = typing.get_args(annotation)[0]
         value = [_read(part.strip(), item) for part in text.strip("()").split(",") if part.strip()]
         if _UNREAD in value:
             return _UNREAD
     return value if origin is list else _frozen(value)
+
+
+def _read_quoted(text: str) -> tuple[Any, ...] | None:
+    """A tuple of strings as Python writes it, `('a', 'b')`; None for anything else, `a,b` too."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, tuple) and all(isinstance(item, str) for item in value) else None
 
 
 def _with_tuples(value: Any, annotation: Any) -> Any:

@@ -3,35 +3,54 @@
 python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=runs/mlm \
     --config.data.path='texts/*.jsonl.zst'
 Rows of 128 tokens, 30 % masked and no next-sentence task, as in crammed BERT (Geiping & Goldstein 2022).
+`:small` has 1.8 M parameters, for about twenty minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict
 
+VARIANTS = ("", "tiny", "small")
+
 
 def get_config(variant=""):
-    tiny = variant == "tiny"
+    tiny, small = variant == "tiny", variant == "small"
+    model = dict(name="bert", dropout=0.1)
+    optimizer = dict(
+        name="adamw",
+        peak_rate=5e-4,
+        beta2=0.98,
+        schedule=dict(name="linear", warmup_steps=2 if tiny else 3000),
+    )
+    if tiny:
+        model |= dict(width=16, depth=2, num_heads=2)
+    if small:
+        model = dict(name="modern", width=128, depth=4, num_heads=4, unroll=4)
+        optimizer = dict(
+            name="muon",
+            peak_rate=6e-3,
+            adam_rate=3e-3,
+            schedule=dict(name="linear", warmup_steps=100),
+        )
     return ConfigDict(
         dict(
             data=dict(
                 name="text",
                 path="embedded:corpus[train]" if tiny else "",
                 valid_fraction=0.01,
-                tokenizer=dict(name="wordpiece", vocab_size=300 if tiny else 30522),
+                tokenizer=dict(name="wordpiece", vocab_size=300 if tiny else 8192 if small else 30522),
                 length=32 if tiny else 128,
             ),
-            model=dict(name="bert", width=16, depth=2, num_heads=2) if tiny else dict(name="bert", dropout=0.1),
-            head=dict(transform=True, bias=True),
+            model=model,
+            head=dict() if small else dict(transform=True, bias=True),
             objective=dict(name="masked_lm", rate=0.3, unit="words"),
-            optimizer=dict(
-                name="adamw",
-                peak_rate=5e-4,
-                beta2=0.98,
-                schedule=dict(name="linear", warmup_steps=2 if tiny else 3000),
-            ),
-            num_steps=20 if tiny else 100_000,
-            batch_size=8 if tiny else 1024,
-            log=dict(every=10),
+            optimizer=optimizer,
+            num_steps=20 if tiny else 4000 if small else 100_000,
+            batch_size=8 if tiny else 16 if small else 1024,
+            log=dict(every=100 if small else 10),
             checkpoint=dict(every=10 if tiny else 2000),
-            evaluation=dict(every=10 if tiny else 2000, samples=("The capital of France is <mask>.",)),
+            evaluation=dict(
+                every=10 if tiny else 2000,
+                batch_size=64 if small else 0,
+                samples=("The capital of France is <mask>.",),
+            ),
         )
     )

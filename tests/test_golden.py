@@ -1,0 +1,69 @@
+"""The first ten losses of every objective, as they were when its figures were measured.
+
+A change here is a change of what training does: the figures in README.md that rest on it must be measured again.
+`python tests/test_golden.py` writes the file anew.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).with_suffix(".json")
+OBJECTIVES = ("masked_lm", "causal_lm", "classification")
+# Single precision on other processors and other versions of jax; ten steps multiply it a little.
+TOLERANCE = 2e-5
+
+
+def write_corpus(path: Path) -> None:
+    draw = random.Random(3)
+    words = ["stone", "river", "one", "two", "seven", "cloud", "bird", "tree", "lamp", "night"]
+    with path.open("w") as file:
+        for index in range(80):
+            text = " ".join(draw.choice(words) for _ in range(draw.randint(4, 12)))
+            file.write(json.dumps({"text": f"{text} {index}", "label": "odd" if index % 2 else "even"}) + "\n")
+
+
+def losses(folder: Path) -> dict[str, list[float]]:
+    from research.training_door import run_training
+    from tests.pages import ROOT, small_page
+
+    write_corpus(folder / "corpus.jsonl")
+    keys = dict(num_steps=10, log__every=1, evaluation__samples="()", model__dropout=0.0)
+    found = {}
+    for objective in OBJECTIVES:
+        workdir = folder / objective
+        if objective == "classification":
+            page = [f"--config={ROOT / 'configs/finetune/text_classification.py'}:tiny"]
+            changes = {"data.path": folder / "corpus.jsonl", "data.length": 16, "init_from": folder / "masked_lm"}
+            changes |= {"num_steps": 10, "log.every": 1, "log.tensorboard": "false", "evaluation.floors": "false"}
+            changes |= {"head.dropout": 0.0, "mesh.data": 1}
+            page += [f"--config.{key}={value}" for key, value in changes.items()]
+            run_training("finetune", [*page, f"--workdir={workdir}"])
+        else:
+            page = small_page(folder / "corpus.jsonl", objective, **keys)
+            run_training("pretrain", [*page, f"--workdir={workdir}"])
+        lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+        found[objective] = [line["train/loss"] for line in lines]
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return losses(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_first_ten_losses_are_those_of_the_measured_figures(found, objective):
+    assert found[objective] == pytest.approx(json.loads(GOLDEN.read_text())[objective], rel=TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(GOLDEN.parents[1]))
+    with tempfile.TemporaryDirectory() as temporary:
+        GOLDEN.write_text(json.dumps(losses(Path(temporary)), indent=1) + "\n")
