@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+PLAN = "1"  # part of the name of every kept plan: another way to pack is another number
+
 
 @dataclass(frozen=True)
 class RowTable:

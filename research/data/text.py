@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from research.batch import Dataset, Source, Spec, Split
 from research.build import Block, build
 from research.data.packed_rows import PackedRows
-from research.data.packing import RowTable, plan
+from research.data.packing import PLAN, RowTable, plan
 from research.data.rows import Joined, Mixture
 from research.data.shards import TokenShards
 from research.data.sources import Records
@@ -168,7 +168,7 @@ def _part(
     hashes = _hashes(documents, shards.directory / "hashes.json")
     if packing == "windows":
         return _Part(Windows(shards, length=length, stride=stride), shards, hashes, num_dropped=0)
-    table = _table(shards, shards.directory / f"rows-{length}-{seed}.npz", length=length, seed=seed)
+    table = _table(shards, shards.directory / f"rows-{PLAN}-{length}-{seed}.npz", length=length, seed=seed)
     return _Part(PackedRows(shards, table), shards, hashes, num_dropped=table.num_dropped)
 
 

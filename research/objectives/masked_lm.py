@@ -28,6 +28,10 @@ class MaskedLM:
     model: nn.Module
     vocab_size: int
     mask_id: int
+    pad_id: int = 0
+    unk_id: int = 1
+    bos_id: int = 2
+    eos_id: int = 3
     word_starts: np.ndarray | None = None
     word_ends: np.ndarray | None = None
     rate: float = 0.15
@@ -56,7 +60,9 @@ class MaskedLM:
 
     def corrupt(self, batch: Batch, noise: jax.Array) -> tuple[Array, Array]:
         """The tokens that the model sees [B L], and which of them it must tell [B L]."""
-        maskable = (batch["segment_ids"] > 0) & (batch["tokens"] >= 5) & real_examples(batch)[:, None]
+        special = {self.pad_id, self.unk_id, self.bos_id, self.eos_id, self.mask_id}
+        ordinary = jnp.isin(batch["tokens"], jnp.array(sorted(special)), invert=True)
+        maskable = (batch["segment_ids"] > 0) & ordinary & real_examples(batch)[:, None]
         return masked_lm_corruption(
             example_keys(noise, batch["example_id"]),
             batch["tokens"],
@@ -66,6 +72,8 @@ class MaskedLM:
             unit=self.unit,
             mask_id=self.mask_id,
             vocab_size=self.vocab_size,
+            # Of a given tokenizer, whose special tokens lie anywhere, any token may be a random one, as in BERT.
+            first_ordinary_id=5 if special == set(range(5)) else 0,
             mask_probability=self.mask_probability,
             random_probability=self.random_probability,
             word_starts=self.word_starts,
