@@ -119,7 +119,7 @@ def test_the_cache_gives_back_the_same_rows(tmp_path):
     assert other.facts["fingerprint"] == first.facts["fingerprint"]
     assert len(other.splits["train"].examples) > len(first.splits["train"].examples)
     added = {place.name for place in set((tmp_path / "cache").rglob("*")) - set(before)}
-    assert added == {"rows-17-1.npz"}
+    assert added == {"rows-1-17-1.npz"}
 
 
 def test_the_fingerprint_follows_the_contents(tmp_path):
