@@ -21,8 +21,8 @@ def get_config(variant=""):
             ),
             objective=dict(name="classification"),
             optimizer=dict(
-                name="adamw",
-                peak_rate=1e-3,
+                name="muon",
+                peak_rate=3e-3,
                 schedule=dict(name="linear", warmup_steps=2 if tiny else 40),
             ),
             num_steps=20 if tiny else 450,
