@@ -1,7 +1,7 @@
 """Character-level language model of one text file: two minutes on two CPU cores; `:long` takes less than ten.
 
 python -m research.pretrain --config=configs/pretrain/text_lm_char.py --workdir=runs/char --config.data.path=input.txt
-The last tenth of the file is for validation. tinyshakespeare: 1.59 nats a character, `:long` 1.52.
+The last tenth of the file is for validation. tinyshakespeare: 1.57 nats a character in 101 s on two cores.
 """
 
 from ml_collections import ConfigDict
