@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import json
 import os
 import re
 import sys
@@ -25,8 +26,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from research.data import roles
+from research.data.cache import cache_directory, write_whole
 from research.data.roles import Place, RoleReader
 
 SPLITS = ("train", "val", "test")
@@ -96,6 +100,22 @@ def split_of(module: str) -> str:
 
 @cache
 def _all_records(name: str) -> dict[str, list[Record]]:
+    """The records of every split, from the cache where the same sources were read before by the same rules."""
+    kept = cache_directory() / "embedded" / f"{name}-{_sources_key()}.json"
+    if not kept.exists():
+        write_whole(kept, json.dumps(_read_records(name)))
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def _sources_key() -> str:
+    """Changes with the Python version, with any source file's size or time, and with the rules of this file."""
+    paths = sorted(path for _, path in _source_files(sysconfig.get_path("stdlib")))
+    sizes = [(path, (state := os.stat(path)).st_size, state.st_mtime_ns) for path in paths]
+    rules = [Path(str(module.__file__)).read_bytes() for module in (sys.modules[__name__], roles)]
+    return hashlib.sha256(repr((sys.version, sizes, rules)).encode()).hexdigest()[:32]
+
+
+def _read_records(name: str) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for record in _set(name)(_modules()):
         found[split_of(record["module"])].append(record)

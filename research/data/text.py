@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from tokenizers import Tokenizer
 
 from research.batch import Dataset, Source, Spec, Split
 from research.build import Block, build
+from research.data.cache import cache_directory, write_whole
 from research.data.packed_rows import PackedRows
 from research.data.packing import PLAN, RowTable, plan
 from research.data.rows import Joined, Mixture
@@ -29,7 +28,7 @@ from research.data.splits import (
     open_splits,
     repeats,
 )
-from research.data.tokenise import cache_directory, tokenise
+from research.data.tokenise import tokenise
 from research.data.tokenizers import TOKENIZERS, facts, from_json
 from research.data.windows import Windows
 
@@ -118,7 +117,7 @@ def train_tokenizer(block: Mapping[str, Any], documents: Sequence[Documents]) ->
     name = fingerprint(trainer.key(), *(part.key for part in documents))
     cached = cache_directory() / "tokenizers" / f"{name}.json"
     if not cached.exists():
-        _write(cached, trainer.train(_joined(documents)).to_str())
+        write_whole(cached, trainer.train(_joined(documents)).to_str())
     return from_json(cached.read_text(encoding="utf-8"))
 
 
@@ -180,23 +179,9 @@ def _table(shards: TokenShards, cached: Path, *, length: int, seed: int) -> RowT
 
 def _hashes(documents: Documents, cached: Path) -> list[str]:
     if not cached.exists():
-        _write(cached, json.dumps([hash_text(document) for document in documents]))
+        write_whole(cached, json.dumps([hash_text(document) for document in documents]))
     return json.loads(cached.read_text())
 
 
 def _joined(parts: Sequence[Any]) -> Any:
     return parts[0] if len(parts) == 1 else Joined(parts)
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: several processes may write the same."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(
-            f"the cache {path.parent} cannot be written ({error.strerror or error}); free space there or set "
-            "GROUNDWORK_CACHE to another folder"
-        ) from error

@@ -28,11 +28,6 @@ _STALE_SECONDS = 24 * 3600  # what a crash left unfinished is removed after this
 _LINE_SECONDS = 5  # between progress lines where there is no terminal
 
 
-def cache_directory() -> Path:
-    """$GROUNDWORK_CACHE, else ~/.cache/groundwork."""
-    return Path(os.environ.get("GROUNDWORK_CACHE") or "~/.cache/groundwork").expanduser()
-
-
 def tokenise(texts: Sequence[str], tokenizer: Tokenizer, *, key: str, directory: Path, bos: bool = True) -> TokenShards:
     """The tokens of `texts`, from the cache in `directory` where they have been made before.
 

@@ -199,3 +199,18 @@ def test_unknown_sets_and_splits_are_refused(name, split, message):
 def test_a_python_without_sources_is_refused(library):
     with pytest.raises(ValueError, match="holds no Python sources"):
         library("corpus")
+
+
+def test_records_are_kept_and_read_again_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("GROUNDWORK_CACHE", str(tmp_path))
+    embedded._all_records.cache_clear()
+    made = embedded.records("roles", "val")
+    assert len(list((tmp_path / "embedded").iterdir())) == 1
+    embedded._all_records.cache_clear()
+    monkeypatch.setattr(embedded, "_read_records", lambda name: pytest.fail("read again"))
+    assert embedded.records("roles", "val") == made
+    monkeypatch.setattr(embedded.sys, "version", "another")
+    embedded._all_records.cache_clear()
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        embedded.records("roles", "val")
+    embedded._all_records.cache_clear()

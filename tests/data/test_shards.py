@@ -12,8 +12,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from research.data import tokenise as building
+from research.data.cache import cache_directory
 from research.data.shards import TokenShards
-from research.data.tokenise import cache_directory, tokenise
+from research.data.tokenise import tokenise
 from research.data.tokenizers import TOKENIZERS
 
 TEXTS = ["one café\n", "", "two <mask> 中文 <bos>\nthree", "four " * 13]
