@@ -262,7 +262,6 @@ def test_check_names_keys_of_the_page_without_a_leading_dot():
         ("saving.hint", "None", None),
         ("saving.hint", "yes", "yes"),
         ("saving.fields", '["text"]', ("text",)),
-        ("saving.texts", "a,b", ("a", "b")),
         ("saving.texts", "('a', \"b, c\")", ("a", "b, c")),
         ("saving.weights", '{"a": 0.5}', {"a": 0.5}),
     ],

@@ -1,7 +1,8 @@
 """Character-level language model of one text file: two minutes on two CPU cores; `:long` takes less than ten.
 
 python -m research.pretrain --config=configs/pretrain/text_lm_char.py --workdir=runs/char --config.data.path=input.txt
-The last tenth of the file is for validation. tinyshakespeare: 1.57 nats a character in 101 s on two cores.
+The last tenth of the file is for validation. tinyshakespeare: 1.57 nats a character in 101 s on
+two cores; `:long` 1.54 in 457 s.
 """
 
 from ml_collections import ConfigDict

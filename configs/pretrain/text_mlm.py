@@ -3,7 +3,7 @@
 python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=runs/mlm \
     --config.data.path='texts/*.jsonl.zst'
 Rows of 128 tokens, 30 % masked and no next-sentence task, as in crammed BERT (Geiping & Goldstein 2022).
-`:small` has 2.9 M parameters and a vocabulary without capitals, for about twenty minutes on two CPU cores.
+`:small` has a width of 128 and a vocabulary without capitals, for two CPU cores; no figure has been measured with it.
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from research.batch import Dataset, Example, Spec, Split
+from research.data.rows import row_at
 from research.data.sources import Records
 from research.data.splits import Documents, check_fraction, check_text, fingerprint, hash_text, open_splits, repeats
 from research.data.text import TokenizerBlock, train_tokenizer
@@ -42,9 +43,7 @@ class LabelledRows:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return {key: values[0] for key, values in self.rows(np.array([index])).items()}
+        return row_at(self, index)
 
     def rows(self, indices: np.ndarray) -> Example:
         """The rows at `indices`, stacked."""

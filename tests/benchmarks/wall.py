@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--beside", default="", help="the other program's command line")
     parser.add_argument("--note", default="", help="what the other program is, and what it showed")
     flags, arguments = parser.parse_known_args()
-    ours, others, result = [], [], {}
+    ours, others, result, seed = [], [], {}, None
     for _ in range(flags.repeats):
         if flags.beside:
             others.append(seconds(shlex.split(flags.beside)))
@@ -46,6 +46,7 @@ def main() -> None:
             command = [sys.executable, "-m", "research.pretrain", *arguments, f"--workdir={folder}/run"]
             ours.append(seconds(command, GROUNDWORK_CACHE=f"{folder}/cache"))
             result = json.loads(Path(f"{folder}/run/result.json").read_text())
+            seed = json.loads(Path(f"{folder}/run/config.json").read_text())["seed"]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
     summary = {
         "command": "python -m research.pretrain " + shlex.join(arguments),
@@ -53,6 +54,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "seed": seed,
         "process_seconds": ours,
         "result": result,
     }
