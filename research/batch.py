@@ -13,6 +13,7 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "tokens": ("batch", "length"),  # int32 [B L], 0 is padding
     "segment_ids": ("batch", "length"),  # int32 [B L], 0 where padding, 1, 2, … one per document in the row
     "positions": ("batch", "length"),  # int32 [B L], from 0 in each segment
+    "token_types": ("batch", "length"),  # int32 [B L], pairs of texts only: 0 in the first, 1 in the second
     "label": ("batch",),  # int32 [B]
     "example_id": ("batch",),  # uint32 [B], index of the example in the stream (train) or the split (evaluation)
     "example_mask": ("batch",),  # bool [B], false where the last evaluation batch is padded

@@ -17,10 +17,11 @@ from research.data import DATA
 from research.data.stream import eval_batches
 from research.evaluation import scores
 from research.evaluation.means import sums_over
-from research.experiment import PAGE, Evaluating, Experiment, open_trained, text_model
+from research.experiment import PAGE, Evaluating, Experiment
 from research.inference.fill_mask import MASK, fill_mask
 from research.inference.generate import Sampling, generate
 from research.inference.text_model import TextModel
+from research.trained import open_trained, text_model
 from research.training.sharding import batch_shardings, make_mesh, put_batch, replicated
 from research.training.step import make_eval_step
 from research.types import Batch, Objective, Variables
@@ -86,6 +87,7 @@ def evaluate_trained(
             raise ValueError(f"--config.{key}: a finished run can change its data, evaluation and mesh, not that")
         override(page, PAGE, key=key, text=text)
     trained = open_trained(workdir, step=step)
+    assert trained.objective is not None  # a run has one
     tokenizer = {"name": "file", "path": str(workdir / "tokenizer.json")}
     dataset = build(dict(page["data"]) | {"tokenizer": tokenizer}, DATA, kind="data")
     if dataset.spec.label_names != trained.spec.label_names:

@@ -8,21 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
-import jax.numpy as jnp
-from tokenizers import Tokenizer
 
 from research import config, provenance
 from research.batch import Dataset, Spec
 from research.build import Block, build, check, resolve
 from research.data import DATA
-from research.data.tokenizers import facts, from_json
-from research.inference.text_model import TextModel
 from research.models import HEADS, MODELS, Model
 from research.objectives import OBJECTIVES
+from research.trained import Trained, open_trained
 from research.training.optimizer import OPTIMIZERS
-from research.training.restore import read_about, read_params
 from research.training.sharding import make_mesh
-from research.training.step_folder import complete_steps
 from research.types import Objective
 
 Nested = Mapping[str, Any]
@@ -105,19 +100,6 @@ PAGE = {"": Page}
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained model, ready to use; `about` is what its checkpoint says (model, head, objective, data blocks)."""
-
-    model: Model
-    params: Any
-    objective: Objective
-    spec: Spec
-    about: Mapping[str, Any]
-    step: int
-    tokenizer: Tokenizer | None
-
-
-@dataclass(frozen=True)
 class Experiment:
     """Everything that a page builds, before anything runs."""
 
@@ -184,16 +166,17 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
         model = resolve(page.model, MODELS, kind="model", **(offers | {"causal": kind.causal}))
     else:
         model = {**origin.about["model"], **{key: offers[key] for key in ("dtype", "param_dtype")}}
-        if model["vocab_size"] != spec.vocab_size:
+        if origin.spec.vocab_size != spec.vocab_size:
             raise ValueError(
-                f"the tokenizer has {spec.vocab_size} tokens, the model of {page.init_from} {model['vocab_size']}; "
+                f"the tokenizer has {spec.vocab_size} tokens, that of {page.init_from} {origin.spec.vocab_size}; "
                 "use that run's tokenizer.json"
             )
     backbone = build(model, MODELS, kind="model")
     head_block = dict(page.head)
     if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
         head_block = dict(origin.about["head"])
-    head = resolve(head_block, HEADS, kind="head", **(offers | {"width": backbone.width}))
+    of_model = {"width": backbone.width, "vocab_size": model["vocab_size"]}  # a tokenizer may have fewer tokens
+    head = resolve(head_block, HEADS, kind="head", **(offers | of_model))
     joined = Model(backbone.module(), build(head, HEADS, kind="head"))
     objective = build(page.objective, OBJECTIVES, kind="objective", model=joined, **offers)
     return objective, {"model": model, "head": head, "objective": dict(page.objective)}
@@ -208,35 +191,6 @@ def compute_dtype(wanted: str) -> str:
         return "bfloat16"
     capability = float(getattr(device, "compute_capability", 0) or 0) if device.platform == "gpu" else 0.0
     return "bfloat16" if capability >= 8.0 else "float32"
-
-
-def open_trained(workdir: Path, *, step: int | None = None) -> Trained:
-    """The newest checkpoint of a run (or the one of `step`), its model and objective.
-
-    Raises:
-      ValueError: no run there, no complete checkpoint, or a damaged one.
-    """
-    directory = Path(workdir) / "checkpoints"
-    steps = complete_steps(directory) if directory.is_dir() else []
-    if not steps:
-        raise ValueError(f"{workdir} holds no complete checkpoint; give the --workdir of a run that has saved one")
-    chosen = steps[-1] if step is None else step
-    if chosen not in steps:
-        raise ValueError(f"{workdir} has no checkpoint {chosen}; it has {', '.join(map(str, steps))}")
-    about = read_about(directory, chosen)
-    backbone = build(about["model"], MODELS, kind="model")
-    model = Model(backbone.module(), build(about["head"], HEADS, kind="head"))
-    tokenizer = from_json(about["tokenizer"]) if about["tokenizer"] else None
-    known = facts(tokenizer) if tokenizer else {}
-    spec = Spec(length=about["data"]["length"], label_names=tuple(about["label_names"]), **known)
-    objective = build(about["objective"], OBJECTIVES, kind="objective", model=model, **spec.offers())
-    params = jax.tree.map(jnp.asarray, read_params(directory, chosen))
-    return Trained(model, params, objective, spec, about, chosen, tokenizer)
-
-
-def text_model(model: Model, params: Any, spec: Spec, about: Mapping[str, Any]) -> TextModel:
-    """What the rooms of inference take."""
-    return TextModel(model, params, about["tokenizer"], spec, about["model"]["length"])
 
 
 def _name_head(page: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ Predict = Callable[[Sequence[Text], int], Iterable[dict[str, Any]]]  # texts, an
 
 def main(arguments: Sequence[str]) -> int:
     flags = parse(arguments)
-    from research.experiment import open_trained
+    from research.trained import open_trained
 
     trained = open_trained(flags.workdir, step=flags.step)
     task = choose_task(flags.task, trained.about["objective"]["name"])
@@ -97,10 +97,10 @@ def options(flags: argparse.Namespace, task: str) -> dict[str, Any]:
 
 
 def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size: int) -> Predict:
-    """The function that answers texts, from an `experiment.Trained`."""
+    """The function that answers texts, from an `trained.Trained`."""
     from research.data.labelled import encode_rows
-    from research.experiment import text_model
     from research.inference import Sampling, classify, fill_mask, generate
+    from research.trained import text_model
 
     model = text_model(trained.model, trained.params, trained.spec, trained.about)
     if task == "classify":

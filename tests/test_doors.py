@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from research.evaluate import main as evaluate
-from research.experiment import open_trained
+from research.trained import open_trained
 from research.training.restore import read_params
 from research.training_door import run_training
 from tests.pages import ROOT, small_page

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect"}
+DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert"}
 # The hall: it may know every room.
-HALL = {"experiment", "run", "evaluator", "config", "provenance", "door", "training_door"}
+HALL = {"experiment", "run", "evaluator", "config", "provenance", "door", "training_door", "trained", "conversion"}
 
 # What a room may import beside itself.
 ROOMS = {

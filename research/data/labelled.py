@@ -33,11 +33,15 @@ class _Labelled:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows of `tokens`, `segment_ids` (1 where real), `positions`, each int32 [L], and `label`, int32."""
+    """Rows of `tokens`, `segment_ids` (1 where real), `positions`, each int32 [L], and `label`, int32.
+
+    Pairs have `token_types` too: 1 in the second text.
+    """
 
     tokens: np.ndarray  # [N L], 0 behind each text
     lengths: np.ndarray  # int64 [N]
     labels: np.ndarray  # int32 [N]
+    borders: np.ndarray | None = None  # int64 [N], where the second text of a pair begins
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,12 +53,15 @@ class LabelledRows:
         """The rows at `indices`, stacked."""
         column = np.arange(self.tokens.shape[1], dtype=np.int32)
         real = column < self.lengths[indices, None]
-        return {
+        found = {
             "tokens": self.tokens[indices].astype(np.int32),
             "segment_ids": real.astype(np.int32),
             "positions": np.where(real, column, 0),
             "label": self.labels[indices],
         }
+        if self.borders is not None:
+            found["token_types"] = (real & (column >= self.borders[indices, None])).astype(np.int32)
+        return found
 
 
 def text_classification(
@@ -99,8 +106,9 @@ def text_classification(
     number = {label: index for index, label in enumerate(classes)}
     splits, counts = {}, {}
     for name, part in found.items():
-        tokens, lengths, num_cut = encode_rows(part.texts, trained, length=length)
-        rows = LabelledRows(tokens, lengths, np.array([number[label] for label in part.labels], np.int32))
+        tokens, lengths, borders, num_cut = encode_rows(part.texts, trained, length=length)
+        labels = np.array([number[label] for label in part.labels], np.int32)
+        rows = LabelledRows(tokens, lengths, labels, borders if pair_field else None)
         joined = ["\n".join(texts) for texts in part.texts]
         num_bytes = sum(len(text.encode()) for texts in part.texts for text in texts)
         hashes = [hash_text(text) for text in joined]
@@ -128,24 +136,26 @@ def text_classification(
 
 def encode_rows(
     texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer, *, length: int
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Token ids int32 [N L] with 0 behind each row's end, the number of tokens of each row, and how many rows were cut.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Rows of tokens, and how many of them were cut.
 
-    A special token written in a text is that token: `<mask>` hides a word. <bos> and <eos> are left out where a given
-    tokenizer lacks them.
+    Token ids int32 [N L] with 0 behind each row's end; the number of tokens of each row [N]; where the second text of
+    a pair begins [N], the row's end for one text; the number of rows that were cut. A special token written in a text
+    is that token: `<mask>` hides a word. <bos> and <eos> are left out where a given tokenizer lacks them.
     """
     known = facts(tokenizer)
     bos, eos = ([known[name]] if known[name] >= 0 else [] for name in ("bos_id", "eos_id"))
     tokens = np.zeros((len(texts), length), np.int32)
-    lengths = np.zeros(len(texts), np.int64)
+    lengths, borders = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
     num_cut = 0
     for row, pieces in enumerate(_token_ids(texts, tokenizer)):
         room = length - len(bos) - len(eos) * len(pieces)
-        ids = bos + [token for piece in _shorten(pieces, room) for token in (*piece, *eos)]
+        first, *others = ([*piece, *eos] for piece in _shorten(pieces, room))
+        ids = bos + first + [token for piece in others for token in piece]
         tokens[row, : len(ids)] = ids
-        lengths[row] = len(ids)
+        lengths[row], borders[row] = len(ids), len(bos + first)
         num_cut += sum(map(len, pieces)) > room
-    return tokens, lengths, num_cut
+    return tokens, lengths, borders, num_cut
 
 
 def _read(records: Records, text_fields: tuple[str, ...], label_field: str) -> _Labelled:

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Int
 from research.inference.text_model import LinenModel, TextModel, batched
 from research.types import Params
 
-# Texts, or pairs of them, to tokens int32 [N L], the tokens of each row that are real [N], and how many rows were cut.
-Encode = Callable[[Sequence[tuple[str, ...]]], tuple[np.ndarray, np.ndarray, int]]
+# Texts, or pairs of them, to tokens int32 [N L], the tokens of each row that are real [N], where the second text begins
+# [N], and how many rows were cut.
+Encode = Callable[[Sequence[tuple[str, ...]]], tuple[np.ndarray, np.ndarray, np.ndarray, int]]
 
 
 def classify(
@@ -28,13 +29,13 @@ def classify(
     """
     names = text_model.facts.label_names
     for batch in batched(texts, batch_size):
-        tokens, lengths, num_cut = encode(batch)
-        cut = [num_cut > 0 and encode([row])[2] > 0 for row in batch]
+        tokens, lengths, borders, num_cut = encode(batch)
+        cut = [num_cut > 0 and encode([row])[-1] > 0 for row in batch]
         missing = batch_size - len(batch) if len(texts) > batch_size else 0
         if missing:  # the last batch: the same shape as those before, filled with its first row
             filler = np.zeros(missing, np.int64)
-            tokens, lengths = (np.concatenate([rows, rows[filler]]) for rows in (tokens, lengths))
-        probabilities = np.asarray(_probabilities(text_model.model, text_model.params, tokens, lengths))
+            tokens, lengths, borders = (np.concatenate([rows, rows[filler]]) for rows in (tokens, lengths, borders))
+        probabilities = np.asarray(_probabilities(text_model.model, text_model.params, tokens, lengths, borders))
         for row, text in enumerate(batch):
             yield {
                 "input": text[0] if len(text) == 1 else list(text),
@@ -46,12 +47,16 @@ def classify(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _probabilities(
-    model: LinenModel, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"]
+    model: LinenModel, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"], borders: Int[Array, " B"]
 ) -> Float[Array, "B C"]:
     column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     real = column < lengths[:, None]
     hidden, _ = model.apply(
-        {"params": params}, tokens, positions=jnp.where(real, column, 0), segment_ids=real.astype(jnp.int32)
+        {"params": params},
+        tokens,
+        positions=jnp.where(real, column, 0),
+        segment_ids=real.astype(jnp.int32),
+        token_types=(real & (column >= borders[:, None])).astype(jnp.int32),
     )
     logits = model.apply({"params": params}, hidden, real, train=False, method="classify")
     return jax.nn.softmax(logits, axis=-1)

@@ -1,18 +1,19 @@
 """Menus of models and heads."""
 
-from research.models.heads import ClassificationHead, LanguageHead, Model
+from research.models.heads import ClassificationHead, EmbeddingHead, LanguageHead, Model
 from research.models.recurrent import gru, lstm
-from research.models.transformer import TransformerConfig, bert, gpt2, llama, modern
+from research.models.transformer import TransformerConfig, bert, gpt2, llama, modern, roberta
 
 MODELS = {
     "transformer": TransformerConfig,
     "bert": bert,
+    "roberta": roberta,
     "gpt2": gpt2,
     "llama": llama,
     "modern": modern,
     "lstm": lstm,
     "gru": gru,
 }
-HEADS = {"language": LanguageHead, "classification": ClassificationHead}
+HEADS = {"language": LanguageHead, "classification": ClassificationHead, "embedding": EmbeddingHead}
 
 __all__ = ["HEADS", "MODELS", "Model"]

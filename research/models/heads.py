@@ -25,11 +25,13 @@ class Model(nn.Module):
         *,
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"],
+        token_types: Int[Array, "B L"] | None = None,
         train: bool = False,
         cache: Cache | None = None,
     ) -> tuple[Float[Array, "B L D"], Cache | None]:
         """The backbone's vectors, and its cache when one was given."""
-        return self.backbone(tokens, positions=positions, segment_ids=segment_ids, train=train, cache=cache)
+        where = dict(positions=positions, segment_ids=segment_ids, token_types=token_types)
+        return self.backbone(tokens, **where, train=train, cache=cache)
 
     def vocabulary(self, hidden: Array) -> tuple[Array, Float[Array, "V D"], Float[Array, " V"] | None]:
         """Vectors, table and bias whose product is the logits, so that the loss can form them by chunks."""
@@ -37,6 +39,10 @@ class Model(nn.Module):
 
     def classify(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Float[Array, "B C"]:
         return self.head(hidden, mask, train=train)
+
+    def embed(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+        """One vector a row, by an `EmbeddingHead`."""
+        return self.head(hidden, mask)
 
     def initial_cache(self, batch_size: int, length: int) -> Cache:
         return self.backbone.initial_cache(batch_size, length)
@@ -50,6 +56,7 @@ class LanguageHead(nn.Module):
     tied: bool = True
     transform: bool = False
     bias: bool = False
+    norm_epsilon: float = 1e-12  # of the transform
     dtype: str = "float32"
     param_dtype: str = "float32"
 
@@ -59,7 +66,7 @@ class LanguageHead(nn.Module):
         if self.transform:
             shape, axes = (self.width, self.width), ("embed", None)
             hidden = Projection("...d,de->...e", shape, axes, bias=True, stddev=0.02, name="transform", **types)(hidden)
-            hidden = Norm("layer", 1e-12, name="norm", **types)(jax.nn.gelu(hidden, approximate=False))
+            hidden = Norm("layer", self.norm_epsilon, name="norm", **types)(jax.nn.gelu(hidden, approximate=False))
         if not self.tied:
             table = Embedding(padded_vocabulary(self.vocab_size), self.width, name="output", **types).table()
         bias = None
@@ -79,6 +86,7 @@ class ClassificationHead(nn.Module):
     num_classes: int
     pooling: Literal["first", "last", "mean", "max"] = "mean"
     pooler: bool = False
+    bias: bool = True
     dropout: float = 0.0
     dtype: str = "float32"
     param_dtype: str = "float32"
@@ -86,18 +94,44 @@ class ClassificationHead(nn.Module):
     @nn.compact
     def __call__(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Array:
         pooled = pool(hidden, mask, self.pooling)
-        width = pooled.shape[-1]
-        types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if self.pooler:
-            shape = (width, width)
-            pooled = Projection("bd,de->be", shape, ("embed", None), bias=True, stddev=0.02, name="pooler", **types)(
-                pooled
+            pooled = jnp.tanh(
+                _dense(pooled, pooled.shape[-1], "pooler", dtype=self.dtype, param_dtype=self.param_dtype)
             )
-            pooled = jnp.tanh(pooled)
         pooled = Dropout(self.dropout)(pooled, train=train)
-        shape, axes = (width, self.num_classes), ("embed", None)
-        types["dtype"] = jnp.float32
-        return Projection("bd,dc->bc", shape, axes, bias=True, stddev=0.02, name="classifier", **types)(pooled)
+        types = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
+        return _dense(pooled, self.num_classes, "classifier", bias=self.bias, **types)
+
+
+class EmbeddingHead(nn.Module):
+    """Pools a row to one float32 vector that stands for the text; `normalize` gives it length 1.
+
+    `pooling` and `pooler` as in `ClassificationHead`.
+    """
+
+    pooling: Literal["first", "last", "mean", "max"] = "mean"
+    pooler: bool = False
+    normalize: bool = False
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+        pooled = pool(hidden, mask, self.pooling)
+        if self.pooler:
+            pooled = jnp.tanh(
+                _dense(pooled, pooled.shape[-1], "pooler", dtype=self.dtype, param_dtype=self.param_dtype)
+            )
+        pooled = pooled.astype(jnp.float32)
+        if self.normalize:
+            pooled = pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+        return pooled
+
+
+def _dense(inputs: Float[Array, "B D"], size: int, name: str, *, bias: bool = True, **types: Any) -> Array:
+    """A linear map within a head's compact method, with BERT's initialisation."""
+    shape, axes = (inputs.shape[-1], size), ("embed", None)
+    return Projection("bd,de->be", shape, axes, bias=bias, stddev=0.02, name=name, **types)(inputs)
 
 
 def pool(hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], kind: str) -> Float[Array, "B D"]:

@@ -71,10 +71,12 @@ class Recurrent(nn.Module):
         *,
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"],
+        token_types: Int[Array, "B L"] | None = None,
         train: bool = False,
         cache: Cache | None = None,
     ) -> tuple[Float[Array, "B L D"], Cache | None]:
         """Vectors after the last norm, and the state after the last token. A position of 0 starts from a zero state."""
+        del token_types  # the special token between the two texts of a pair tells them apart
         hidden = self.stem_dropout(self.embed(tokens), train=train)
         borders = jnp.concatenate([jnp.ones_like(segment_ids[:, :1]), jnp.diff(segment_ids, axis=1)], axis=1) != 0
         given = self.initial_cache(tokens.shape[0], 0) if cache is None else cache

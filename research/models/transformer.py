@@ -20,6 +20,7 @@ from research.types import Cache
 ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
     "squared_relu": lambda values: jnp.square(jax.nn.relu(values)),  # So et al. 2021, Primer
     "swiglu": jax.nn.silu,  # Shazeer 2020: the gate's activation
 }
@@ -46,8 +47,9 @@ class TransformerConfig:
     norm_epsilon: float = 1e-6
     embed_norm: bool = False
     position: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    num_token_types: int = 0  # BERT's, for the two texts of a pair
     rotary_base: float = 10_000.0
-    activation: Literal["gelu", "gelu_tanh", "squared_relu", "swiglu"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "relu", "squared_relu", "swiglu"] = "gelu"
     qk_norm: bool = False
     bias: bool = True
     dropout: float = 0.0
@@ -108,6 +110,8 @@ class Transformer(nn.Module):
         self.embed = Embedding(padded_vocabulary(config.vocab_size), config.width, **types)
         if config.position == "learned":
             self.positions = Embedding(config.length, config.width, axes=(None, "embed"), **types)
+        if config.num_token_types:
+            self.token_types = Embedding(config.num_token_types, config.width, axes=(None, "embed"), **types)
         if config.embed_norm:
             self.stem_norm = Norm(config.norm, config.norm_epsilon, config.bias, **types)
         self.stem_dropout = Dropout(config.dropout)
@@ -121,12 +125,13 @@ class Transformer(nn.Module):
         *,
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"],
+        token_types: Int[Array, "B L"] | None = None,
         train: bool = False,
         cache: Cache | None = None,
     ) -> tuple[Float[Array, "B L D"], Cache | None]:
         """Vectors after the last norm, and the cache with this call's keys and values added."""
         config = self.config
-        hidden = self._stem(tokens, positions, train)
+        hidden = self._stem(tokens, positions, token_types, train)
         if cache is None:
             mask = attention_mask(positions, positions, segment_ids, segment_ids, causal=config.causal)
             hidden, _ = self.layers(hidden, None, positions, mask, None, train)
@@ -156,13 +161,16 @@ class Transformer(nn.Module):
         """The token embeddings, for tied heads."""
         return self.embed.table()
 
-    def _stem(self, tokens: Array, positions: Array, train: bool) -> Array:
+    def _stem(self, tokens: Array, positions: Array, token_types: Array | None, train: bool) -> Array:
         config = self.config
         hidden = self.embed(tokens)
         if config.position == "learned":
             hidden = hidden + self.positions(positions)
         elif config.position == "sinusoidal":
             hidden = hidden + sinusoidal(positions, config.width).astype(hidden.dtype)
+        if config.num_token_types:  # all of type 0 where none are given
+            given = jnp.zeros_like(tokens) if token_types is None else token_types
+            hidden = hidden + self.token_types(jnp.minimum(given, config.num_token_types - 1))
         if config.embed_norm:
             hidden = self.stem_norm(hidden)
         return self.stem_dropout(hidden, train=train)
@@ -274,8 +282,9 @@ def _write(buffer: Array, values: Array, start: Array) -> Array:
 _BASE = dict(width=768, depth=12, num_heads=12)
 
 bert = functools.partial(
-    TransformerConfig, **_BASE, norm_position="post", norm_epsilon=1e-12, embed_norm=True, activation="gelu"
+    TransformerConfig, **_BASE, norm_position="post", norm_epsilon=1e-12, embed_norm=True, num_token_types=2
 )
+roberta = functools.partial(bert, norm_epsilon=1e-5, num_token_types=1)
 gpt2 = functools.partial(TransformerConfig, **_BASE, norm_epsilon=1e-5, activation="gelu_tanh")
 llama = functools.partial(
     TransformerConfig, **_BASE, norm="rms", position="rotary", activation="swiglu", bias=False, num_kv_heads=4

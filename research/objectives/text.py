@@ -28,6 +28,7 @@ def encode(
         batch["tokens"] if tokens is None else tokens,
         positions=batch["positions"],
         segment_ids=batch["segment_ids"],
+        token_types=batch.get("token_types"),
         train=train,
         rngs={"dropout": dropout} if train and dropout is not None else {},
     )

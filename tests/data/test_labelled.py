@@ -75,9 +75,10 @@ def test_long_texts_are_cut_before_the_last_token_and_counted(tmp_path):
 )
 def test_of_a_pair_the_longer_text_is_cut(tmp_path, first, second, kept):
     tokenizer = Tokenizer.from_str(load(write(tmp_path / "a.jsonl", records(31))).tokenizer)
-    tokens, lengths, _ = encode_rows([("x" * first, "y" * second)], tokenizer, length=23)
+    tokens, lengths, borders, _ = encode_rows([("x" * first, "y" * second)], tokenizer, length=23)
     text = tokenizer.decode(tokens[0, : lengths[0]], skip_special_tokens=False)
     assert text == "<bos>" + "x" * kept[0] + "<eos>" + "y" * kept[1] + "<eos>"
+    assert borders[0] == kept[0] + 2
 
 
 def test_a_pair_is_one_segment_and_one_text_for_the_floors(tmp_path):
@@ -85,6 +86,9 @@ def test_a_pair_is_one_segment_and_one_text_for_the_floors(tmp_path):
     split = data.splits["train"]
     first, second = split.texts[0].split("\n")
     assert spoken(data, "train", 0) == f"<bos>{first}<eos>{second}<eos>"
+    row = split.examples[0]
+    size, end = len(first) + 2, len(first) + len(second) + 3
+    assert row["token_types"].tolist() == [0] * size + [1] * (end - size) + [0] * (37 - end)
 
 
 def test_a_special_token_written_in_a_text_is_that_token(tmp_path):

@@ -34,7 +34,7 @@ def trained():
 
 
 def rows(texts, tokenizer):
-    tokens, lengths, _ = encode_rows([(text,) for text in texts], tokenizer, length=LENGTH)
+    tokens, lengths, *_ = encode_rows([(text,) for text in texts], tokenizer, length=LENGTH)
     column = np.arange(LENGTH)[None, :]
     real = column < lengths[:, None]
     positions = np.where(real, column, 0).astype(np.int32)

@@ -71,11 +71,13 @@ def plain_mlp(row, p, config):
     return inner @ p["down"]["kernel"] + p["down"].get("bias", 0.0)
 
 
-def plain_transformer(params, config, tokens, positions, segments):
+def plain_transformer(params, config, tokens, positions, segments, types=0):
     """One row [L] to vectors [L D]."""
     hidden = params["embed"]["embedding"][tokens]
     if config.position == "learned":
         hidden = hidden + params["positions"]["embedding"][positions]
+    if config.num_token_types:
+        hidden = hidden + params["token_types"]["embedding"][types]
     if config.embed_norm:
         hidden = normed(hidden, params["stem_norm"], config.norm, config.norm_epsilon)
     for layer in range(config.depth):
@@ -95,9 +97,18 @@ def plain_transformer(params, config, tokens, positions, segments):
     return hidden
 
 
+PLAIN = ("tokens", "positions", "segment_ids", "token_types")  # in the order of the plain transformer's arguments
+
+
+def batch_of_pairs(rows):
+    """A packed batch whose tokens are of both types."""
+    batch = packed_batch(rows=rows)
+    return batch | {"token_types": (batch["positions"] > 2).astype(np.int32)}
+
+
 def drawn(model, batch):
     """A batch's arrays, and parameters drawn wide enough that every part matters."""
-    arrays = {key: jnp.asarray(batch[key]) for key in ("tokens", "positions", "segment_ids")}
+    arrays = {key: jnp.asarray(batch[key]) for key in PLAIN if key in batch}
     shapes = nn.meta.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), **arrays)))
     draw = np.random.default_rng(1)
     made = jax.tree.map(lambda leaf: (0.3 * draw.normal(size=leaf.shape)).astype(np.float32), shapes)
@@ -144,11 +155,11 @@ def slope_error(model, batch, plain):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "modern"])
 def test_a_preset_equals_the_plain_transformer(name, causal):
-    model, batch = small_model(name, causal=causal), packed_batch(rows=3)
+    model, batch = small_model(name, causal=causal), batch_of_pairs(rows=3)
     params, hidden = encoded(model, batch)
     params = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
     for row in range(3):
-        arrays = [batch[key][row] for key in ("tokens", "positions", "segment_ids")]
+        arrays = [batch[key][row] for key in PLAIN]
         wanted = plain_transformer(params, model.backbone.config, *arrays)
         real = arrays[2] > 0
         assert difference(wanted[real], hidden[row][real]) < 1e-5
@@ -156,12 +167,10 @@ def test_a_preset_equals_the_plain_transformer(name, causal):
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "modern"])
 def test_the_gradient_of_a_preset_is_the_plain_transformer_s(name):
-    model, batch = small_model(name, causal=True), packed_batch(rows=2)
+    model, batch = small_model(name, causal=True), batch_of_pairs(rows=2)
 
     def plain(params, row):
-        return plain_transformer(
-            params, model.backbone.config, *(batch[key][row] for key in ("tokens", "positions", "segment_ids"))
-        )
+        return plain_transformer(params, model.backbone.config, *(batch[key][row] for key in PLAIN))
 
     assert slope_error(model, batch, plain) < 1e-5
 

@@ -1,0 +1,110 @@
+"""Between runs and published weights: what `research.convert` does."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.inference.text_model import vocabulary_logits
+from research.interop import is_published, write_folder
+from research.interop.verify import TOLERANCE, differences
+from research.models import MODELS
+from research.trained import Trained, open_trained
+from research.training.checkpoint import Checkpoints
+
+_SPECIAL = ("pad", "unk", "bos", "eos", "mask")
+
+
+def convert(
+    origin: Path, to: Path, *, step: int | None = None, say: Callable[[str], None] = print
+) -> tuple[Path, Trained]:
+    """Turns a run into a published folder, or the other way round; returns that folder, and the run's model.
+
+    Raises:
+      ValueError: `origin` is neither, `to` is in use, or the model is of no published family.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ValueError(f"--to={to} is in use; give a new folder")
+    trained = open_trained(origin, step=step)
+    size = sum(leaf.size for leaf in jax.tree.leaves(trained.params)) / 1e6
+    if is_published(origin) and not (origin / "checkpoints").is_dir():
+        for name in trained.unused:
+            say(f"not used: {name}")
+        _write_run(to, trained)
+        say(f"{to}: a run with {size:.2f} M parameters; use it as --config.init_from or as --workdir of predict")
+        return origin, trained
+    architecture = write_published(to, trained)
+    say(f"{to}: {architecture} with {size:.2f} M parameters; open it with transformers.Auto….from_pretrained")
+    return to, trained
+
+
+def write_published(folder: Path, trained: Trained) -> str:
+    """Writes a model in the layout of transformers; returns its architecture. Raises as `convert`."""
+    model = dict(trained.about["model"])
+    name = model.pop("name")
+    ids, tokens = {}, {}
+    for kind in _SPECIAL:
+        index = getattr(trained.spec, f"{kind}_id")
+        token = trained.tokenizer.id_to_token(index) if trained.tokenizer is not None and index >= 0 else None
+        if token is not None:
+            tokens[f"{kind}_token"] = token
+            if kind in ("pad", "bos", "eos"):
+                ids[f"{kind}_token_id"] = index
+    config = MODELS[name](**model)
+    if not hasattr(config, "norm_position"):
+        raise ValueError(f"no published family has a {name} model; bert, roberta, gpt2 and llama are written")
+    return write_folder(
+        folder,
+        model=config,
+        name=name,
+        head=trained.about["head"],
+        task=trained.about["objective"].get("name", "features"),
+        params=jax.tree.map(np.asarray, trained.params),
+        tokenizer=trained.about["tokenizer"],
+        ids=ids,
+        tokens=tokens,
+        label_names=trained.spec.label_names,
+    )
+
+
+def verify(folder: Path, trained: Trained, *, say: Callable[[str], None] = print) -> int:
+    """Prints how far both sides are apart, relative to the largest value; 1 where that is too far."""
+    found = differences(folder, functools.partial(outputs, trained), vocab_size=trained.spec.vocab_size)
+    for name, value in found.items():
+        say(f"{name}: largest difference {value:.1e} of the largest value")
+    worst = max(found.values())
+    say(f"{'equal' if worst <= TOLERANCE else 'DIFFERENT'} to {TOLERANCE:.0e}")
+    return 0 if worst <= TOLERANCE else 1
+
+
+def outputs(trained: Trained, tokens: np.ndarray, mask: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of every position, and what the head makes of them: logits by position or by row, or one vector a row."""
+    variables = {"params": trained.params}
+    real = jnp.asarray(mask) > 0
+    hidden, _ = trained.model.apply(
+        variables,
+        jnp.asarray(tokens, jnp.int32),
+        positions=jnp.where(real, jnp.arange(tokens.shape[1]), 0),
+        segment_ids=real.astype(jnp.int32),
+        token_types=jnp.asarray(types, jnp.int32),
+    )
+    kind = trained.about["head"]["name"]
+    if kind == "language":
+        scores = vocabulary_logits(trained.model, trained.params, hidden)
+        scores = scores[..., : trained.about["model"]["vocab_size"]]
+    elif kind == "classification":
+        scores = trained.model.apply(variables, hidden, real, train=False, method="classify")
+    else:
+        scores = trained.model.apply(variables, hidden, real, method="embed")
+    return np.asarray(hidden, np.float32), np.asarray(scores, np.float32)
+
+
+def _write_run(workdir: Path, trained: Trained) -> None:
+    with Checkpoints(workdir / "checkpoints", about=trained.about) as checkpoints:
+        checkpoints.save(0, params=trained.params, state={}, host={}, metrics={})
+    (workdir / "tokenizer.json").write_text(trained.about["tokenizer"], encoding="utf-8")

@@ -1,0 +1,84 @@
+"""What a family of published models is: its config.json, its tensors, its heads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from research.interop.rules import Rule
+from research.models.transformer import TransformerConfig
+
+Settings = Mapping[str, Any]  # a config.json
+Head = Mapping[str, Any]  # a head's block, complete
+
+
+@dataclass(frozen=True)
+class Family:
+    """One `model_type`.
+
+    `read` turns a config.json into a model block (without dtypes); `write` is its inverse, given the special ids of the
+    tokenizer; `misfit` says in words why a transformer is none of this family, or "". `read_head` gives the head's
+    block that a task's architecture has; `head_misfit` says why a head's block is none for a task, or "". The rules of
+    `backbone` and `head` name tensors as they are where a head stands beside the backbone, whose names begin with
+    `prefix` then.
+    """
+
+    model_type: str
+    prefix: str
+    tasks: Mapping[str, str]  # task: architecture
+    read: Callable[[Settings], dict[str, Any]]
+    write: Callable[[TransformerConfig, Mapping[str, int]], dict[str, Any]]
+    misfit: Callable[[TransformerConfig], str]
+    backbone: Callable[[TransformerConfig, Settings], Sequence[Rule]]
+    read_head: Callable[[str, Settings], dict[str, Any]]
+    head_misfit: Callable[[str, Head], str]
+    head: Callable[[str, TransformerConfig, Head], Sequence[Rule]]
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other architectures, and their task here
+    unused: Sequence[str] = ()  # patterns of tensors that say nothing: buffers, heads that the architecture leaves out
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # endings of old files, and today's
+
+    def task_of(self, architecture: str) -> str:
+        """The task of one of `tasks`' architectures; "" for another."""
+        known = {name: task for task, name in self.tasks.items()}
+        return {**self.aliases, **known}.get(architecture, "")
+
+
+def differences(model: TransformerConfig, wanted: Mapping[str, Any]) -> str:
+    """`key=value, wanted value` for each field of the model that is not as wanted; values may be tuples of choices."""
+    found = []
+    for key, choices in wanted.items():
+        choices = choices if isinstance(choices, tuple) else (choices,)
+        value = getattr(model, key)
+        if value not in choices:
+            found.append(f"{key}={value!r}, wanted {' or '.join(map(repr, choices))}")
+    return "; ".join(found)
+
+
+def head_differences(head: Head, wanted: Mapping[str, Any]) -> str:
+    """As `differences`, for a head's block; what the block does not say is as its constructor has it."""
+    found = [f"{key}={head[key]!r}, wanted {value!r}" for key, value in wanted.items() if head.get(key, value) != value]
+    return "; ".join(found)
+
+
+def need(settings: Settings, key: str, *allowed: Any) -> None:
+    """Raises ValueError where config.json asks for what is not supported here; absent means the first of `allowed`."""
+    value = settings.get(key, allowed[0])
+    if value not in allowed:
+        choices = " or ".join(map(repr, allowed))
+        raise ValueError(f"config.json says {key}={value!r}; here it can be {choices}")
+
+
+def activation(settings: Settings, key: str, names: Mapping[str, str]) -> str:
+    """Our name of an activation."""
+    value = settings.get(key)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"config.json says {key}={value!r}; here it can be {' or '.join(map(repr, names))}")
+    return names[value]
+
+
+def class_names(settings: Settings) -> list[str]:
+    """The label names of a classification config.json, by number."""
+    named = settings.get("id2label") or {str(i): f"LABEL_{i}" for i in range(settings.get("num_labels", 2))}
+    return [named[key] for key in sorted(named, key=int)]

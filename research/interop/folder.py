@@ -1,0 +1,227 @@
+"""Folders of published models in the layout of Hugging Face transformers: read, and written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.interop.family import Family, Head, class_names
+from research.interop.hf_bert import bert, roberta
+from research.interop.hf_gpt2 import gpt2
+from research.interop.hf_llama import llama
+from research.interop.pooling import read_pooling, write_pooling
+from research.interop.rules import Rule, give_all, take_all
+from research.interop.tensor_files import read_json, read_tensors, write_tensors
+from research.models import MODELS
+from research.models.transformer import TransformerConfig
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (bert, roberta, gpt2, llama)}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model as it was published: `model` and `head` are blocks, `task` is what its head is for.
+
+    `params` are numpy arrays; `unused` names the tensors of the file that the model has no place for.
+    """
+
+    model: Mapping[str, Any]
+    head: Mapping[str, Any]
+    task: str  # features, masked_lm, causal_lm or classification
+    params: Mapping[str, Any]
+    tokenizer: str  # contents of tokenizer.json
+    label_names: Sequence[str]
+    unused: Sequence[str]
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds a published model (and not a run of this project)."""
+    place = Path(folder) / "config.json"
+    return place.is_file() and "model_type" in read_json(place)
+
+
+def read_folder(folder: Path) -> Published:
+    """Reads config.json, the tensors and tokenizer.json of a local folder.
+
+    Raises:
+      ValueError: no such folder, a model that is none of `FAMILIES`, tensors that do not fit it, no tokenizer.json.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder} is no folder here, and nothing is downloaded; fetch it first: "
+            f"hf download {folder} --local-dir models/{folder.name}"
+        )
+    settings = read_json(folder / "config.json")
+    family, task = _recognise(settings, folder)
+    try:
+        block, head = family.read(settings), family.read_head(task, settings)
+    except KeyError as error:
+        raise ValueError(f"{folder / 'config.json'} lacks {error}; save the model again") from error
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    model = MODELS[block["name"]](**{key: value for key, value in block.items() if key != "name"})
+    if task == "features":
+        head |= read_pooling(folder)
+    if misfit := family.head_misfit(task, head):
+        raise ValueError(f"{folder}: its head cannot be had here ({misfit})")
+
+    tensors = _renamed(read_tensors(folder), family)
+    rules = _rules(family, task, model, head, settings)
+    if not any(name.startswith(family.prefix) for name in tensors):
+        rules = _without_prefix(rules, family.prefix)
+    wanted = {name for rule in rules for name in rule.names(model.depth)}
+    patterns = [re.compile(pattern) for pattern in family.unused]
+    unused = [name for name in tensors if name not in wanted and any(pattern.search(name) for pattern in patterns)]
+    used = {name: array for name, array in tensors.items() if name not in unused}
+    params = take_all(used, rules, depth=model.depth, where=str(folder))
+    names = class_names(settings) if task == "classification" else []
+    return Published(block, head, task, params, _read_tokenizer(folder), names, unused)
+
+
+def write_folder(
+    folder: Path,
+    *,
+    model: TransformerConfig,
+    name: str,
+    head: Head,
+    task: str,
+    params: Mapping[str, Any],
+    tokenizer: str,
+    ids: Mapping[str, int],
+    tokens: Mapping[str, str],
+    label_names: Sequence[str] = (),
+    shard_bytes: int = 5 * 10**9,
+) -> str:
+    """Writes a model so that `transformers` opens it; returns the architecture.
+
+    `name` is the model block's; `ids` and `tokens` are the special tokens by transformers' names (`pad_token_id`,
+    `pad_token`).
+
+    Raises:
+      ValueError: no family of `FAMILIES` has such a model or such a head.
+    """
+    family = _choose(model, name)
+    if task not in family.tasks:
+        raise ValueError(f"{family.model_type} has no {task} model; it has {', '.join(sorted(family.tasks))}")
+    if misfit := family.head_misfit(task, head):
+        raise ValueError(f"{family.tasks[task]} has another head ({misfit}); train with that head to export it")
+    settings = {"architectures": [family.tasks[task]], **family.write(model, ids)}
+    settings["tie_word_embeddings"] = bool(head.get("tied", True))
+    settings["dtype"] = str(np.asarray(params["backbone"]["embed"]["embedding"]).dtype)
+    if label_names:
+        settings["id2label"] = {str(i): label for i, label in enumerate(label_names)}
+        settings["label2id"] = {label: i for i, label in enumerate(label_names)}
+        settings["classifier_dropout"] = head["dropout"]
+    rules = _rules(family, task, model, head, settings)
+    if task == "features":
+        rules = _without_prefix(rules, family.prefix)
+    tensors = give_all(params, rules, depth=model.depth)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder, tensors, shard_bytes=shard_bytes)
+    if task == "features":
+        write_pooling(folder, head, width=model.width)
+    _write_json(folder / "config.json", settings)
+    _write_tokenizer(folder, tokenizer, task=task, ids=ids, tokens=tokens, length=model.length)
+    return family.tasks[task]
+
+
+def _recognise(settings: Mapping[str, Any], folder: Path) -> tuple[Family, str]:
+    kind = settings.get("model_type")
+    if kind not in FAMILIES:
+        raise ValueError(f"{folder}: model_type={kind!r} is not read here; it can be {', '.join(sorted(FAMILIES))}")
+    family = FAMILIES[kind]
+    architecture = (settings.get("architectures") or [family.tasks["features"]])[0]
+    task = family.task_of(architecture)
+    if not task:
+        known = ", ".join(sorted([*family.tasks.values(), *family.aliases]))
+        raise ValueError(f"{folder}: architecture {architecture} is not read here; of {kind} these are: {known}")
+    return family, task
+
+
+def _choose(model: TransformerConfig, name: str) -> Family:
+    named = [FAMILIES[name]] if name in FAMILIES else []
+    reasons = {}
+    for family in [*named, *FAMILIES.values()]:
+        reasons[family.model_type] = family.misfit(model)
+        if not reasons[family.model_type]:
+            return family
+    listed = "; ".join(f"{kind} has {reason}" for kind, reason in reasons.items())
+    raise ValueError(f"no published family has such a transformer ({listed})")
+
+
+def _rules(
+    family: Family, task: str, model: TransformerConfig, head: Head, settings: Mapping[str, Any]
+) -> Sequence[Rule]:
+    return [*family.backbone(model, settings), *family.head(task, model, head)]
+
+
+def _without_prefix(rules: Sequence[Rule], prefix: str) -> Sequence[Rule]:
+    return [Rule(rule.theirs.removeprefix(prefix), rule.ours, rule.shape, rule.take, rule.give) for rule in rules]
+
+
+def _renamed(tensors: Mapping[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:
+    found = {}
+    for name, array in tensors.items():
+        for old, new in family.renamed.items():
+            if name.endswith(old):
+                name = name.removesuffix(old) + new
+        found[name] = array
+    return found
+
+
+def _read_tokenizer(folder: Path) -> str:
+    place = folder / "tokenizer.json"
+    if not place.is_file():
+        raise ValueError(
+            f"{folder} has no tokenizer.json; write one with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        )
+    return place.read_text(encoding="utf-8")
+
+
+def _write_tokenizer(
+    folder: Path, contents: str, *, task: str, ids: Mapping[str, int], tokens: Mapping[str, str], length: int
+) -> None:
+    """tokenizer.json, with the special tokens around a text that the model was trained with."""
+    found = json.loads(contents)
+    if found.get("post_processor") is None:
+        found["post_processor"] = _template(tokens, ids, end=task in ("classification", "features"))
+    _write_json(folder / "tokenizer.json", found)
+    kept = {name: token for name, token in tokens.items() if name != "bos_token" or "cls_token" not in tokens}
+    _write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": length, **kept},
+    )
+
+
+def _template(tokens: Mapping[str, str], ids: Mapping[str, int], *, end: bool) -> dict[str, Any] | None:
+    """`<bos> text`, or `<bos> text <eos>` and `<bos> text <eos> pair <eos>`, as a post-processor."""
+    begin = [tokens["bos_token"]] if "bos_token" in tokens else []
+    final = [tokens["eos_token"]] if end and "eos_token" in tokens else []
+    if not begin and not final:
+        return None
+
+    def special(token: str, kind: int) -> dict[str, Any]:
+        return {"SpecialToken": {"id": token, "type_id": kind}}
+
+    first = [{"Sequence": {"id": "A", "type_id": 0}}, *(special(token, 0) for token in final)]
+    second = [{"Sequence": {"id": "B", "type_id": 1}}, *(special(token, 1) for token in final)]
+    number = {tokens[name]: ids[f"{name}_id"] for name in ("bos_token", "eos_token") if name in tokens}
+    return {
+        "type": "TemplateProcessing",
+        "single": [*(special(token, 0) for token in begin), *first],
+        "pair": [*(special(token, 0) for token in begin), *first, *second],
+        "special_tokens": {
+            token: {"id": token, "ids": [number[token]], "tokens": [token]} for token in (*begin, *final)
+        },
+    }
+
+
+def _write_json(path: Path, contents: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

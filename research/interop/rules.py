@@ -1,0 +1,148 @@
+"""How another library's tensors become ours, and ours theirs: one invertible rule a tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from research.models.layers import padded_vocabulary
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One of their tensors and the leaves of ours that it holds.
+
+    `{i}` in `theirs` stands for the layer's number; our leaves then have the layers as their first axis. `take` gives
+    our leaves from their tensor, in the order of `ours`, and `give` is its inverse.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]  # "backbone/embed/embedding"
+    shape: Shape  # of their tensor
+    take: Callable[[Array], Sequence[Array]]
+    give: Callable[..., Array]
+
+    @property
+    def layered(self) -> bool:
+        return "{i}" in self.theirs
+
+    def names(self, depth: int) -> list[str]:
+        return [self.theirs.format(i=i) for i in range(depth)] if self.layered else [self.theirs]
+
+
+def same(theirs: str, ours: str, *shape: int) -> Rule:
+    """The same array on both sides, but for the shape of it that we keep."""
+    return Rule(theirs, (ours,), shape, lambda array: (array,), lambda array: array.reshape(shape))
+
+
+def linear(
+    theirs: str, ours: str, inputs: Shape, outputs: Shape, *, bias: bool = True, transposed: bool = True
+) -> list[Rule]:
+    """A linear map: their weight [out in], or [in out] where not `transposed`, is our kernel [*inputs, *outputs]."""
+    rows, columns = math.prod(inputs), math.prod(outputs)
+    turn: Callable[[Array], Array] = (lambda array: array.T) if transposed else (lambda array: array)
+    rules = [
+        Rule(
+            f"{theirs}.weight",
+            (f"{ours}/kernel",),
+            (columns, rows) if transposed else (rows, columns),
+            lambda array: (turn(array).reshape(*inputs, *outputs),),
+            lambda array: turn(array.reshape(rows, columns)),
+        )
+    ]
+    if bias:
+        rules.append(
+            Rule(
+                f"{theirs}.bias",
+                (f"{ours}/bias",),
+                (columns,),
+                lambda array: (array.reshape(outputs),),
+                lambda array: array.reshape(columns),
+            )
+        )
+    return rules
+
+
+def norm(theirs: str, ours: str, width: int, *, bias: bool = True) -> list[Rule]:
+    rules = [same(f"{theirs}.weight", f"{ours}/scale", width)]
+    return [*rules, same(f"{theirs}.bias", f"{ours}/bias", width)] if bias else rules
+
+
+def vocabulary(theirs: str, ours: str, vocab_size: int, *rest: int) -> Rule:
+    """A table (or bias) with a row a token, which we pad with zeros to a multiple of 128 rows."""
+    padding = [(0, padded_vocabulary(vocab_size) - vocab_size)] + [(0, 0)] * len(rest)
+    return Rule(
+        theirs,
+        (ours,),
+        (vocab_size, *rest),
+        lambda array: (np.pad(array, padding),),
+        lambda array: array[:vocab_size],
+    )
+
+
+def offset_table(theirs: str, ours: str, num_rows: int, width: int, *, offset: int) -> Rule:
+    """A table whose first `offset` rows nothing looks up (RoBERTa counts positions from 2); we have the others."""
+    return Rule(
+        theirs,
+        (ours,),
+        (num_rows + offset, width),
+        lambda array: (array[offset:],),
+        lambda array: np.pad(array, [(offset, 0), (0, 0)]),
+    )
+
+
+def take_all(tensors: Mapping[str, Array], rules: Iterable[Rule], *, depth: int, where: str) -> dict[str, Any]:
+    """Our parameters, as nested dicts, from their tensors.
+
+    Raises:
+      ValueError: tensors that are missing, extra or of another shape; all are listed.
+    """
+    rules = list(rules)
+    wanted = {name: rule.shape for rule in rules for name in rule.names(depth)}
+    problems = [f"missing {name} {list(shape)}" for name, shape in wanted.items() if name not in tensors]
+    problems += [f"extra {name} {list(array.shape)}" for name, array in tensors.items() if name not in wanted]
+    problems += [
+        f"{name} is {list(tensors[name].shape)}, wanted {list(shape)}"
+        for name, shape in wanted.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if problems:
+        raise ValueError(f"{where}: the tensors do not fit config.json ({'; '.join(sorted(problems))})")
+    params: dict[str, Any] = {}
+    for rule in rules:
+        taken = [rule.take(tensors[name]) for name in rule.names(depth)]
+        for number, leaf in enumerate(rule.ours):
+            parts = [part[number] for part in taken]
+            _put(params, leaf, np.stack(parts) if rule.layered else np.ascontiguousarray(parts[0]))
+    return params
+
+
+def give_all(params: Mapping[str, Any], rules: Iterable[Rule], *, depth: int) -> dict[str, Array]:
+    """Their tensors from our parameters."""
+    tensors = {}
+    for rule in rules:
+        leaves = [np.asarray(_get(params, leaf)) for leaf in rule.ours]
+        for i, name in enumerate(rule.names(depth)):
+            tensors[name] = rule.give(*(leaf[i] if rule.layered else leaf for leaf in leaves))
+    return tensors
+
+
+def _put(tree: dict[str, Any], path: str, leaf: Array) -> None:
+    *parents, last = path.split("/")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = leaf
+
+
+def _get(tree: Mapping[str, Any], path: str) -> Any:
+    found: Any = tree
+    for part in path.split("/"):
+        found = found[part]
+    return found

@@ -1,0 +1,108 @@
+"""A trained model, opened: a run's checkpoint, or a folder of published weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from tokenizers import Tokenizer
+
+from research.batch import Spec
+from research.build import build, resolve
+from research.data.tokenizers import facts, from_json
+from research.inference.text_model import TextModel
+from research.interop import is_published, read_folder
+from research.models import HEADS, MODELS, Model
+from research.objectives import OBJECTIVES
+from research.training.restore import read_about, read_params
+from research.training.step_folder import complete_steps
+from research.types import Objective
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, ready to use; `about` is what its checkpoint says (model, head, objective, data blocks).
+
+    `objective` is None for a published model without a head, which gives vectors only.
+    """
+
+    model: Model
+    params: Any
+    objective: Objective | None
+    spec: Spec
+    about: Mapping[str, Any]
+    step: int
+    tokenizer: Tokenizer | None
+    unused: Sequence[str] = ()  # tensors of a published file that the model has no place for
+
+
+def open_trained(place: Path, *, step: int | None = None) -> Trained:
+    """The newest checkpoint of a run (or the one of `step`), or published weights.
+
+    Raises:
+      ValueError: nothing of either kind there, no complete checkpoint, or a damaged one.
+    """
+    place = Path(place)
+    directory = place / "checkpoints"
+    if not directory.is_dir() and (is_published(place) or _looks_like_a_name(place)):
+        return _open_published(place)
+    steps = complete_steps(directory) if directory.is_dir() else []
+    if not steps:
+        raise ValueError(f"{place} holds no complete checkpoint; give the --workdir of a run that has saved one")
+    chosen = steps[-1] if step is None else step
+    if chosen not in steps:
+        raise ValueError(f"{place} has no checkpoint {chosen}; it has {', '.join(map(str, steps))}")
+    about = read_about(directory, chosen)
+    return assemble(about, jax.tree.map(jnp.asarray, read_params(directory, chosen)), chosen)
+
+
+def text_model(model: Model, params: Any, spec: Spec, about: Mapping[str, Any]) -> TextModel:
+    """What the rooms of inference take."""
+    return TextModel(model, params, about["tokenizer"], spec, about["model"]["length"])
+
+
+def assemble(about: Mapping[str, Any], params: Any, step: int) -> Trained:
+    """A model from what its checkpoint says of it (`about`) and its parameters."""
+    backbone = build(about["model"], MODELS, kind="model")
+    model = Model(backbone.module(), build(about["head"], HEADS, kind="head"))
+    tokenizer = from_json(about["tokenizer"]) if about["tokenizer"] else None
+    known = facts(tokenizer) if tokenizer else {}
+    spec = Spec(length=about["data"]["length"], label_names=tuple(about["label_names"]), **known)
+    objective = None
+    if about["objective"]:
+        objective = build(about["objective"], OBJECTIVES, kind="objective", model=model, **spec.offers())
+    return Trained(model, params, objective, spec, about, step, tokenizer)
+
+
+def _open_published(folder: Path) -> Trained:
+    published = read_folder(folder)
+    model, head = dict(published.model), dict(published.head)
+    types = {"dtype": "float32", "param_dtype": str(jax.tree.leaves(published.params)[0].dtype)}
+    offered = types | {key: model[key] for key in ("vocab_size", "length", "width")}
+    data = "text_classification" if published.task == "classification" else "text"
+    about = {
+        "model": resolve(model, MODELS, kind="model", **types),
+        "head": resolve(head, HEADS, kind="head", **offered),
+        "objective": {"name": published.task} if published.task in OBJECTIVES else {},
+        "tokenizer": published.tokenizer,
+        "data": {"name": data, "length": model["length"]},
+        "label_names": list(published.label_names),
+    }
+    found = facts(from_json(published.tokenizer))["vocab_size"]
+    if found > model["vocab_size"]:
+        raise ValueError(
+            f"{folder}: its tokenizer.json has {found} tokens, the model only {model['vocab_size']}; "
+            "put the model's own tokenizer there"
+        )
+    trained = assemble(about, jax.tree.map(jnp.asarray, published.params), 0)
+    return dataclasses.replace(trained, unused=published.unused)
+
+
+def _looks_like_a_name(place: Path) -> bool:
+    """`google-bert/bert-base-uncased`, or a name of one part that is nothing here."""
+    return not place.exists() and not place.is_absolute() and len(place.parts) <= 2

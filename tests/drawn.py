@@ -1,0 +1,64 @@
+"""Trained models of random weights, one of each published family, with a tokenizer of the words w5, w6, …"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from research.build import resolve
+from research.models import HEADS, MODELS
+from research.objectives import OBJECTIVES
+from research.trained import Trained, assemble
+
+VOCABULARY, LENGTH = 40, 12
+BERT_HEAD = dict(name="language", transform=True, bias=True)
+FAMILIES = {
+    "bert": ("bert", "masked_lm", BERT_HEAD),
+    "bert classifier": ("bert", "classification", dict(name="classification", pooling="first", pooler=True)),
+    "roberta": ("roberta", "masked_lm", BERT_HEAD | dict(norm_epsilon=1e-5)),
+    "gpt2": ("gpt2", "causal_lm", dict(name="language")),
+    "llama": ("llama", "causal_lm", dict(name="language", tied=False)),
+}
+
+
+def tokenizer(size: int = VOCABULARY) -> str:
+    special = ["<pad>", "<unk>", "<bos>", "<eos>", "<mask>"]
+    vocabulary = {token: index for index, token in enumerate([*special, *(f"w{i}" for i in range(5, size))])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens(special)
+    return made.to_str()
+
+
+def draw(name: str, task: str, head: dict[str, Any], **changes: Any) -> Trained:
+    """A trained model of random weights, none of them at an initial zero or one."""
+    offers = dict(vocab_size=VOCABULARY, length=LENGTH, causal=OBJECTIVES[task].causal, num_classes=3)
+    heads = dict(num_kv_heads=1) if name == "llama" else {}
+    block = dict(name=name, width=16, depth=3, num_heads=2, **heads, **changes)
+    about = dict(
+        model=resolve(block, MODELS, kind="model", **offers),
+        head=resolve(head, HEADS, kind="head", width=16, **offers),
+        objective=dict(name=task),
+        tokenizer=tokenizer(),
+        data=dict(name="text", length=LENGTH),
+        label_names=["bad", "fair", "good"] if task == "classification" else [],
+    )
+    objective = assemble(about, {}, 0).objective
+    assert objective is not None
+    ones = jnp.ones((1, LENGTH), jnp.int32)
+    batch = dict(tokens=ones, segment_ids=ones, positions=ones, label=ones[:, 0])
+    params = nn.meta.unbox(objective.init(jax.random.key(3), batch)["params"])
+    keys = iter(jax.random.split(jax.random.key(4), 100))
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), params)
+    by_token = (("backbone", "embed", "embedding"), ("head", "bias"), ("head", "output", "embedding"))
+
+    def without_padding(path: Any, leaf: Any) -> Any:  # rows that pad the vocabulary are no part of the model
+        is_table = tuple(key.key for key in path) in by_token and leaf.shape[0] > VOCABULARY
+        return leaf.at[VOCABULARY:].set(0.0) if is_table else leaf
+
+    params = jax.tree_util.tree_map_with_path(without_padding, params)
+    return assemble(about, params, 0)

@@ -1,0 +1,172 @@
+"""Every family against transformers, on models drawn at random: nothing is downloaded."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="parity needs the extra hf: pip install -e '.[hf]'")
+transformers = pytest.importorskip("transformers", reason="parity needs the extra hf: pip install -e '.[hf]'")
+
+from tokenizers import Tokenizer, models  # noqa: E402
+
+from research.conversion import outputs  # noqa: E402
+from research.interop import read_folder, write_folder  # noqa: E402
+from research.interop.tensor_files import read_tensors  # noqa: E402
+from research.interop.verify import TOLERANCE, difference, draw_inputs, run  # noqa: E402
+from research.models import MODELS  # noqa: E402
+from research.trained import open_trained  # noqa: E402
+
+pytestmark = pytest.mark.parity
+
+VOCABULARY = 300
+
+# (width, heads, depth, mlp): a small shape of odd sizes, and the real width.
+SHAPES = {"small": (24, 3, 3, 40), "real": (768, 12, 2, 3072)}
+ARCHITECTURES = [
+    "BertModel",
+    "BertForMaskedLM",
+    "BertForSequenceClassification",
+    "RobertaModel",
+    "RobertaForMaskedLM",
+    "RobertaForSequenceClassification",
+    "GPT2Model",
+    "GPT2LMHeadModel",
+    "GPT2ForSequenceClassification",
+    "LlamaModel",
+    "LlamaForCausalLM",
+    "LlamaForSequenceClassification",
+]
+
+
+def settings(architecture, shape):
+    width, heads, depth, mlp = SHAPES[shape]
+    if architecture.startswith("GPT2"):
+        sizes = dict(n_embd=width, n_head=heads, n_layer=depth, n_inner=mlp, n_positions=40)
+        return transformers.GPT2Config(vocab_size=VOCABULARY, num_labels=3, pad_token_id=0, **sizes)
+    sizes = dict(hidden_size=width, num_attention_heads=heads, num_hidden_layers=depth, intermediate_size=mlp)
+    sizes |= dict(vocab_size=VOCABULARY, num_labels=3, max_position_embeddings=40)
+    if architecture.startswith("Llama"):
+        kv_heads = 1 if shape == "small" else 4
+        return transformers.LlamaConfig(num_key_value_heads=kv_heads, pad_token_id=0, rope_theta=5e4, **sizes)
+    if architecture.startswith("Roberta"):
+        return transformers.RobertaConfig(type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5, **sizes)
+    return transformers.BertConfig(**sizes)
+
+
+def draw(architecture, shape, folder):
+    """A model of transformers with no parameter at its initial zero or one, saved, with a tokenizer of its size."""
+    torch.manual_seed(3)
+    model = getattr(transformers, architecture)(settings(architecture, shape)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.tie_weights()
+    model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return model
+
+
+def write_tokenizer(folder, size=VOCABULARY):
+    vocabulary = {"<pad>": 0, "<unk>": 1, "<s>": 2, "</s>": 3, "<mask>": 4} | {f"w{i}": i for i in range(5, size)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.add_special_tokens(["<pad>", "<unk>", "<s>", "</s>", "<mask>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def special(pad_id):
+    ids = {"pad_token_id": pad_id, "bos_token_id": 2, "eos_token_id": 3}
+    return {"ids": ids, "tokens": {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_values_agree_and_export_is_the_inverse(architecture, shape, tmp_path):
+    given = tmp_path / "given"
+    model = draw(architecture, shape, given)
+    pad_id = model.config.pad_token_id
+    tokens, mask, types = draw_inputs(VOCABULARY, pad_id=pad_id)
+    real = mask == 1
+
+    trained = open_trained(given)
+    hidden, logits = outputs(trained, tokens, mask, types)
+    wanted_hidden, wanted_logits = run(model, tokens, mask, types)
+    assert difference(hidden[real], wanted_hidden[real]) < TOLERANCE
+    if wanted_logits is not None:
+        where = real if wanted_logits.ndim == 3 else slice(None)
+        assert difference(logits[where], wanted_logits[where]) < TOLERANCE
+
+    published = read_folder(given)
+    block = dict(trained.about["model"])
+    exported = tmp_path / "exported"
+    written = write_folder(
+        exported,
+        model=MODELS[block.pop("name")](**block),
+        name=published.model["name"],
+        head=trained.about["head"],
+        task=published.task,
+        params=published.params,
+        tokenizer=published.tokenizer,
+        label_names=published.label_names,
+        **special(pad_id),
+    )
+    assert written == architecture
+    first, second = read_tensors(given), read_tensors(exported)
+    for name, array in second.items():
+        if name.endswith("embeddings.position_embeddings.weight") and "Roberta" in architecture:
+            offset = pad_id + 1  # the rows before are never looked up
+            array, expected = array[offset:], first[name][offset:]
+        else:
+            expected = first[name]
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected, err_msg=name)
+    assert not [name for name in first if name not in second and name not in published.unused]
+
+    again = read_folder(exported)
+    assert again.params.keys() == published.params.keys()
+    for left, right in zip(leaves(published.params), leaves(again.params), strict=True):
+        np.testing.assert_array_equal(left, right)
+    reloaded = getattr(transformers, f"Auto{auto(architecture)}").from_pretrained(exported).eval()
+    reloaded_hidden, reloaded_logits = run(reloaded, tokens, mask, types)
+    np.testing.assert_array_equal(reloaded_hidden[real], wanted_hidden[real])
+    if wanted_logits is not None:
+        assert reloaded_logits is not None
+        where = real if wanted_logits.ndim == 3 else slice(None)
+        np.testing.assert_array_equal(reloaded_logits[where], wanted_logits[where])
+
+
+def auto(architecture):
+    for end, name in {
+        "ForMaskedLM": "ModelForMaskedLM",
+        "LMHeadModel": "ModelForCausalLM",
+        "ForCausalLM": "ModelForCausalLM",
+        "ForSequenceClassification": "ModelForSequenceClassification",
+    }.items():
+        if architecture.endswith(end):
+            return name
+    return "Model"
+
+
+def leaves(tree):
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree) for leaf in leaves(tree[key])]
+    return [tree]
+
+
+def test_half_precision_shards_and_old_names(tmp_path):
+    """bf16, several files, and LayerNorm.gamma as in Google's first BERT files."""
+    model = draw("BertForMaskedLM", "small", tmp_path)
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "half", max_shard_size="20KB")
+    write_tokenizer(tmp_path / "half")
+    assert len(list((tmp_path / "half").glob("*.safetensors"))) > 2
+    published = read_folder(tmp_path / "half")
+    assert {leaf.dtype.name for leaf in leaves(published.params)} == {"bfloat16"}
+
+    from safetensors.numpy import load_file, save_file
+
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+        for name, array in load_file(tmp_path / "model.safetensors").items()
+    }
+    expected = read_folder(tmp_path)
+    save_file(old, tmp_path / "model.safetensors")
+    for left, right in zip(leaves(expected.params), leaves(read_folder(tmp_path).params), strict=True):
+        np.testing.assert_array_equal(left, right)
