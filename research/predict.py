@@ -1,13 +1,14 @@
-"""Uses a trained model on text: fills masks, continues a text, or labels it; one JSON object a line, in order.
+"""Uses a trained model on text: fills masks, continues a text, labels it, or turns it into a vector; one JSON object a
+line, in order.
 
-python -m research.predict --workdir=DIR [--task=fill_mask|generate|classify] [TEXT … | --input=FILE] [--step=N]
+python -m research.predict --workdir=DIR [--task=fill_mask|generate|classify|embed] [TEXT … | --input=FILE] [--step=N]
     fill_mask:  [--top=5]
     generate:   [--max_tokens=64] [--temperature=1] [--top_k=0] [--top_p=1] [--seed=0]
 
 Texts are arguments, or come from --input: a .txt file has one a line; .jsonl, .csv and .parquet files have them in
 --text_field; - is standard input (which is read without TEXT and --input too), one a line, each answered at once. Blank
 lines are left out. A model of pairs takes "first TAB second", or the fields --text_field and --pair_field.
-The task defaults to what the run was trained for.
+The task defaults to what the model was trained for; any model can embed. DIR may be a folder of published weights.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import Any
 
 from research.door import run_door
 
-TASKS = {"masked_lm": "fill_mask", "causal_lm": "generate", "classification": "classify"}
+TASKS = {"masked_lm": "fill_mask", "causal_lm": "generate", "classification": "classify"}  # others embed
 FLAGS = {
     "fill_mask": {"top": 5},
     "generate": {"max_tokens": 64, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0},
     "classify": {},
+    "embed": {},
 }
 
 Text = tuple[str, ...]  # a text, or the two of a pair
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     from research.trained import open_trained
 
     trained = open_trained(flags.workdir, step=flags.step)
-    task = choose_task(flags.task, trained.about["objective"]["name"])
+    task = choose_task(flags.task, trained.about["objective"].get("name", "features"))
     predict = make_predict(trained, task, options(flags, task), flags.batch_size)
     data = trained.about["data"]
     fields = (flags.text_field or data.get("text_field", "text"),)
@@ -76,10 +78,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def choose_task(task: str | None, objective: str) -> str:
     """The task asked for, where a model of this objective can do it; its own where none is."""
-    own = TASKS[objective]
-    if task not in (None, own):
+    own = TASKS.get(objective, "embed")
+    if task not in (None, own, "embed"):
         raise ValueError(f"--task={task} needs another run: this one is a {objective} model; use --task={own}")
-    return own
+    return task or own
 
 
 def options(flags: argparse.Namespace, task: str) -> dict[str, Any]:
@@ -99,12 +101,15 @@ def options(flags: argparse.Namespace, task: str) -> dict[str, Any]:
 def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size: int) -> Predict:
     """The function that answers texts, from an `trained.Trained`."""
     from research.data.labelled import encode_rows
-    from research.inference import Sampling, classify, fill_mask, generate
+    from research.inference import Sampling, classify, embed, fill_mask, generate
     from research.trained import text_model
 
     model = text_model(trained.model, trained.params, trained.spec, trained.about)
+    encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=trained.spec.length)
+    if task == "embed":
+        head = trained.about["head"]["name"] == "embedding"
+        return lambda texts, first: embed(model, texts, encode=encode, head=head, batch_size=batch_size)
     if task == "classify":
-        encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=trained.spec.length)
         return lambda texts, first: classify(model, texts, encode=encode, batch_size=batch_size)
     if task == "generate":
         answer = functools.partial(generate, sampling=Sampling(**chosen))

@@ -12,18 +12,18 @@ def get_config(variant=""):
     tiny = variant == "tiny"
     return ConfigDict(
         dict(
-            data=dict(name="text_classification", path="", valid_fraction=0.1, length=16 if tiny else 64),
-            head=dict(pooling="mean", dropout=0.1),
-            objective=dict(name="classification"),
+            data=dict(name="text_classification", path="", valid_fraction=0.1, length=16 if tiny else 96),
+            head=dict(pooling="mean", dropout=0.3),
+            objective=dict(name="classification", token_dropout=0.3),
             optimizer=dict(
-                name="adamw",
+                name="muon",
                 peak_rate=1e-3,
                 schedule=dict(name="linear", warmup_steps=2 if tiny else 60),
             ),
-            num_steps=20 if tiny else 900,
+            num_steps=20 if tiny else 360,
             batch_size=8 if tiny else 64,
             log=dict(every=10 if tiny else 50),
-            evaluation=dict(every=10 if tiny else 150, batch_size=64),
+            evaluation=dict(every=10 if tiny else 180, batch_size=64),
             checkpoint=dict(metric="val/accuracy", mode="max"),
         )
     )

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from research.conversion import convert, outputs, write_published
 from research.interop import read_folder
 from research.interop.tensor_files import read_tensors, write_tensors
+from research.predict import main as predict
 from research.trained import open_trained
 from tests.drawn import FAMILIES, VOCABULARY, draw, tokenizer
 
@@ -184,7 +185,7 @@ def test_a_transformer_of_no_family_is_not_written(tmp_path):
         write_published(tmp_path / "x", draw("bert", "masked_lm", dict(name="language")))
 
 
-def test_a_sentence_encoder_keeps_its_pooling(copy):
+def test_a_sentence_encoder_keeps_its_pooling(copy, capsys):
     def change(tensors):
         for name in list(tensors):
             if name.startswith("cls."):
@@ -207,6 +208,12 @@ def test_a_sentence_encoder_keeps_its_pooling(copy):
     hidden, vectors = outputs(trained, np.array([[2, 7, 8, 0], [2, 9, 0, 0]]), mask, np.zeros_like(mask))
     mean = np.stack([hidden[0, :3].mean(axis=0), hidden[1, :2].mean(axis=0)])
     np.testing.assert_allclose(vectors, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6)
+
+    predict([f"--workdir={copy}", "w7 w8", "w9 w10 w11 w12"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    wanted = outputs(trained, np.array([[2, 7, 8, 3]]), np.ones((1, 4), int), np.zeros((1, 4), int))[1][0]
+    np.testing.assert_allclose(lines[0]["embedding"], wanted, atol=1e-6)
+    assert np.linalg.norm(lines[1]["embedding"]) == pytest.approx(1.0)
 
     write_published(copy / "again", trained)
     assert json.loads((copy / "again" / "modules.json").read_text()) == modules

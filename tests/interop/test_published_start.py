@@ -58,6 +58,7 @@ def backbone(params):
 def test_finetuning_starts_from_the_published_weights_and_its_twin_does_not(folder, corpus, tmp_path):
     given = backbone(read_folder(folder).params)
     keys = dict(init_from=folder, data__path=corpus, optimizer__peak_rate=1e-9, optimizer__schedule__warmup_steps=0)
+    keys |= dict(optimizer__adam_rate=1e-9)
     page = "configs/finetune/text_classification.py:tiny"
     started = backbone(run("finetune", page, tmp_path / "started", **keys).params)
     twin = backbone(run("finetune", page, tmp_path / "twin", weights="scratch", **keys).params)
