@@ -23,7 +23,7 @@ def get_config(variant=""):
     if tiny:
         model |= dict(width=16, depth=2, num_heads=2)
     if small:
-        model = dict(name="modern", width=128, depth=4, num_heads=4, unroll=4)
+        model = dict(name="modern", width=128, depth=2, num_heads=4, unroll=2)
         optimizer = dict(
             name="muon",
             peak_rate=6e-3,
@@ -47,7 +47,7 @@ def get_config(variant=""):
             head=dict() if small else dict(transform=True, bias=True),
             objective=dict(name="masked_lm", rate=0.2 if small else 0.3, unit="words"),
             optimizer=optimizer,
-            num_steps=20 if tiny else 4000 if small else 100_000,
+            num_steps=20 if tiny else 6000 if small else 100_000,
             batch_size=8 if tiny else 16 if small else 1024,
             log=dict(every=100 if small else 10),
             checkpoint=dict(every=10 if tiny else 2000),
