@@ -14,6 +14,7 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "segment_ids": ("batch", "length"),  # int32 [B L], 0 where padding, 1, 2, … one per document in the row
     "positions": ("batch", "length"),  # int32 [B L], from 0 in each segment
     "token_types": ("batch", "length"),  # int32 [B L], pairs of texts only: 0 in the first, 1 in the second
+    "tags": ("batch", "length"),  # int32 [B L], a word's tag at its first token, -1 elsewhere
     "label": ("batch",),  # int32 [B]
     "example_id": ("batch",),  # uint32 [B], index of the example in the stream (train) or the split (evaluation)
     "example_mask": ("batch",),  # bool [B], false where the last evaluation batch is padded
@@ -67,6 +68,9 @@ class Split:
     texts: Sequence[str] = ()  # labelled data only: the raw text of each example, in order
     labels: Sequence[int] = ()  # labelled data only
     num_bytes: int = 0  # UTF-8 bytes of the raw text, for bits per byte
+    words: Sequence[Sequence[str]] = ()  # tagged data only: the words of each example,
+    tags: Sequence[Sequence[int]] = ()  # their tags,
+    places: Sequence[Sequence[int]] = ()  # and where in the row each has its first token, -1: nowhere
     hashes: Sequence[str] = ()  # one per document (or labelled row), to count rows shared between splits
 
 

@@ -97,6 +97,8 @@ def outputs(trained: Trained, tokens: np.ndarray, mask: np.ndarray, types: np.nd
     if kind == "language":
         scores = vocabulary_logits(trained.model, trained.params, hidden)
         scores = scores[..., : trained.about["model"]["vocab_size"]]
+    elif kind == "tagging":
+        scores = trained.model.apply(variables, hidden, train=False, method="tag")
     elif kind == "classification":
         scores = trained.model.apply(variables, hidden, real, train=False, method="classify")
     else:

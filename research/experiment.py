@@ -15,6 +15,7 @@ from research.build import Block, build, check, resolve
 from research.data import DATA
 from research.models import HEADS, MODELS, Model
 from research.objectives import OBJECTIVES
+from research.objectives.low_rank import LowRank
 from research.trained import Trained, open_trained
 from research.training.optimizer import OPTIMIZERS
 from research.training.sharding import make_mesh
@@ -53,11 +54,49 @@ class Evaluating:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What finetuning changes, and how fast: rates fall by `layer_decay` from each layer to the one below it."""
+    """What finetuning changes, and how fast: rates fall by `layer_decay` from each layer to the one below it.
+
+    With a `lora_rank` the backbone is frozen, and low-rank updates of the `lora_targets` are trained beside the head.
+    """
 
     freeze_backbone: bool = False
     freeze_layers: int = 0
     layer_decay: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: tuple[str, ...] = ("query", "value")
+
+    def __post_init__(self) -> None:
+        if self.lora_rank and (self.freeze_backbone or self.freeze_layers or self.layer_decay != 1.0):
+            raise ValueError(
+                "tuning.lora_rank trains adapters in place of the backbone's own parameters; leave freeze_backbone, "
+                "freeze_layers and layer_decay out"
+            )
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether some parameters learn at another rate than the rest."""
+        return bool(self.freeze_backbone or self.freeze_layers or self.layer_decay != 1.0)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Whether pretraining helped: `seeds` runs of the pretrained start and of its twin, for each budget of labels.
+
+    A budget of 0 is all labels; with a share s of them a run takes num_steps · sqrt(s) steps, at least `least_steps`.
+    `metric` is test/accuracy, or val/accuracy where there is no test split.
+    """
+
+    seeds: int = 3
+    budgets: tuple[int, ...] = (0,)
+    least_steps: int = 40
+    metric: str = ""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2:
+            raise ValueError(f"evidence.seeds={self.seeds}: an interval needs 2 or more")
+        if not self.budgets or min(self.budgets) < 0:
+            raise ValueError(f"evidence.budgets={self.budgets}: wanted numbers of labels, 0 for all")
 
 
 @dataclass(frozen=True)
@@ -79,6 +118,7 @@ class Page:
     init_from: str = ""
     then: str = ""  # what to try next, printed at the end; {workdir} is this run's
     weights: Literal["pretrained", "scratch"] = "pretrained"
+    evidence: Annotated[Nested, Block("evidence", {"": Evidence})] = field(default_factory=dict)
     tuning: Annotated[Nested, Block("tuning", {"": Tuning})] = field(default_factory=dict)
     mesh: Annotated[Nested, Block("mesh", {"": make_mesh})] = field(default_factory=dict)
     log: Annotated[Nested, Block("log", {"": Logging})] = field(default_factory=dict)
@@ -153,7 +193,8 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
         )
     about |= {"tokenizer": dataset.tokenizer, "data": data, "label_names": list(dataset.spec.label_names)}
     head_flops = 6.0 * backbone.width * dataset.spec.vocab_size if about["head"]["name"] == "language" else 0.0
-    share = getattr(objective, "rate", 1.0) if getattr(objective, "gather", False) else 1.0
+    inner = objective.objective if isinstance(objective, LowRank) else objective
+    share = getattr(inner, "rate", 1.0) if getattr(inner, "gather", False) else 1.0
     flops = length * (backbone.num_flops(length) + share * head_flops)
     return Experiment(page, as_read, dataset, objective, about, flops, origin)
 
@@ -179,7 +220,12 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
     head = resolve(head_block, HEADS, kind="head", **(offers | of_model))
     joined = Model(backbone.module(), build(head, HEADS, kind="head"))
     objective = build(page.objective, OBJECTIVES, kind="objective", model=joined, **offers)
-    return objective, {"model": model, "head": head, "objective": dict(page.objective)}
+    about = {"model": model, "head": head, "objective": dict(page.objective)}
+    tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
+    if tuning.lora_rank:
+        lora = {"rank": tuning.lora_rank, "alpha": tuning.lora_alpha, "targets": tuning.lora_targets}
+        return LowRank(objective, **lora), about | {"lora": lora}
+    return objective, about
 
 
 def compute_dtype(wanted: str) -> str:

@@ -1,7 +1,8 @@
-"""Uses a trained model on text: fills masks, continues a text, labels it, or turns it into a vector; one JSON object a
-line, in order.
+"""Uses a trained model on text: fills masks, continues a text, labels it or its words, or makes it a vector; one JSON
+object a line, in order.
 
-python -m research.predict --workdir=DIR [--task=fill_mask|generate|classify|embed] [TEXT … | --input=FILE] [--step=N]
+python -m research.predict --workdir=DIR [--task=TASK] [--step=N] [TEXT … | --input=FILE]
+    tasks: fill_mask, generate, classify, tag, embed
     fill_mask:  [--top=5]
     generate:   [--max_tokens=64] [--temperature=1] [--top_k=0] [--top_p=1] [--seed=0]
 
@@ -23,11 +24,17 @@ from typing import Any
 
 from research.door import run_door
 
-TASKS = {"masked_lm": "fill_mask", "causal_lm": "generate", "classification": "classify"}  # others embed
+TASKS = {
+    "masked_lm": "fill_mask",
+    "causal_lm": "generate",
+    "classification": "classify",
+    "tagging": "tag",
+}  # others embed
 FLAGS = {
     "fill_mask": {"top": 5},
     "generate": {"max_tokens": 64, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0},
     "classify": {},
+    "tag": {},
     "embed": {},
 }
 
@@ -101,11 +108,19 @@ def options(flags: argparse.Namespace, task: str) -> dict[str, Any]:
 def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size: int) -> Predict:
     """The function that answers texts, from an `trained.Trained`."""
     from research.data.labelled import encode_rows
-    from research.inference import Sampling, classify, embed, fill_mask, generate
+    from research.data.tagging import encode_words
+    from research.evaluation.tagging import has_spans, spans
+    from research.inference import Sampling, classify, embed, fill_mask, generate, tag
     from research.trained import text_model
 
     model = text_model(trained.model, trained.params, trained.spec, trained.about)
     encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=trained.spec.length)
+    if task == "tag":
+        encode = functools.partial(encode_words, tokenizer=trained.tokenizer, length=trained.spec.length)
+        marked = spans if has_spans(trained.spec.label_names) else None
+        return lambda texts, first: tag(
+            model, [text for (text,) in texts], encode=encode, spans=marked, batch_size=batch_size
+        )
     if task == "embed":
         head = trained.about["head"]["name"] == "embedding"
         return lambda texts, first: embed(model, texts, encode=encode, head=head, batch_size=batch_size)

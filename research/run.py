@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +59,10 @@ class Run:
         self.optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", num_steps=page.num_steps)
         tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
         params = nn.meta.unbox(abstract_params(self.objective, self.first_batch))
-        multipliers = layer_multipliers(params, **dataclasses.asdict(tuning)) if tuning != Tuning() else None
+        multipliers = None
+        if tuning.multiplies:
+            kinds = {name: getattr(tuning, name) for name in ("freeze_backbone", "freeze_layers", "layer_decay")}
+            multipliers = layer_multipliers(params, **kinds)
         transform = self.optimizer.transform(params, multipliers)
         self._transform = transform
         self.abstract = abstract_state(self.objective, transform, self.first_batch, self.mesh, ema=page.ema_decay > 0.0)
@@ -97,9 +99,12 @@ class Run:
         origin = self.experiment.origin
         given = None
         if origin is not None and self.page.weights == "pretrained":
-            given = dict(origin.params)
+            params = dict(origin.params)
             if origin.about["head"] != self.experiment.about["head"]:
-                given.pop("head", None)  # a tied head without bias has no parameters
+                params.pop("head", None)  # a tied head without bias has no parameters
+            given = {"params": params}
+            if "frozen" in self.abstract.variables:  # LoRA
+                given["frozen"] = {"backbone": params.pop("backbone")}
         state = init_state(
             self.objective,
             self._transform,
@@ -208,7 +213,11 @@ def _finish(
     provenance.write_json(workdir / "result.json", result)
     for line in scores.summary(result):
         log.say(line)
-    shown = draw_samples(run.experiment, weights(state), evaluating.samples)
+    variables = to_evaluate(state)
+    merged = getattr(run.objective, "merged", None)  # LoRA
+    shown = draw_samples(
+        run.experiment, variables["params"] if merged is None else merged(variables), evaluating.samples
+    )
     provenance.write_json(workdir / "samples.json", shown)
     for sample in shown:
         log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")

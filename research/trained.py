@@ -19,7 +19,8 @@ from research.inference.text_model import TextModel
 from research.interop import is_published, read_folder
 from research.models import HEADS, MODELS, Model
 from research.objectives import OBJECTIVES
-from research.training.restore import read_about, read_params
+from research.objectives.low_rank import LowRank
+from research.training.restore import read_about, read_frozen, read_params
 from research.training.step_folder import complete_steps
 from research.types import Objective
 
@@ -58,7 +59,13 @@ def open_trained(place: Path, *, step: int | None = None) -> Trained:
     if chosen not in steps:
         raise ValueError(f"{place} has no checkpoint {chosen}; it has {', '.join(map(str, steps))}")
     about = read_about(directory, chosen)
-    return assemble(about, jax.tree.map(jnp.asarray, read_params(directory, chosen)), chosen)
+    params = read_params(directory, chosen)
+    if about.get("lora"):
+        trained = assemble(about, {}, chosen)
+        assert trained.objective is not None
+        adapted = LowRank(trained.objective, **about["lora"])
+        params = adapted.merged({"params": params, "frozen": read_frozen(directory, chosen)})
+    return assemble(about, jax.tree.map(jnp.asarray, params), chosen)
 
 
 def text_model(model: Model, params: Any, spec: Spec, about: Mapping[str, Any]) -> TextModel:
@@ -84,7 +91,7 @@ def _open_published(folder: Path) -> Trained:
     model, head = dict(published.model), dict(published.head)
     types = {"dtype": "float32", "param_dtype": str(jax.tree.leaves(published.params)[0].dtype)}
     offered = types | {key: model[key] for key in ("vocab_size", "length", "width")}
-    data = "text_classification" if published.task == "classification" else "text"
+    data = {"classification": "text_classification", "tagging": "tagging"}.get(published.task, "text")
     about = {
         "model": resolve(model, MODELS, kind="model", **types),
         "head": resolve(head, HEADS, kind="head", **offered),

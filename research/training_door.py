@@ -29,8 +29,15 @@ def run_training(door: Literal["pretrain", "finetune"], arguments: Sequence[str]
         raise ValueError("finetune starts from a finished run; give --config.init_from=DIR (its --workdir)")
     if door == "pretrain" and page.get("weights", "pretrained") != "pretrained":
         raise ValueError("weights=scratch belongs to finetune; pretrain without init_from starts from scratch")
+    if door == "pretrain" and page.get("evidence"):
+        raise ValueError("evidence belongs to finetune; remove the block from the page")
     page = complete(page)
     provenance.check_workdir(flags.workdir, page)
-    experiment = open_experiment(page)
-    train(experiment, flags.workdir, command=[f"research.{door}", *arguments], started=started)
+    command = [f"research.{door}", *arguments]
+    if page["evidence"]:
+        from research.evidence import gather
+
+        gather(page, flags.workdir, command=command, started=started)
+    else:
+        train(open_experiment(page), flags.workdir, command=command, started=started)
     return 0

@@ -7,7 +7,7 @@ C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -47,6 +47,7 @@ class Features:
     mask: jax.Array  # bool [B L]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What to learn: how to start, and how wrong we are. Holds no parameters."""
 

@@ -19,6 +19,7 @@ BERT_HEAD = dict(name="language", transform=True, bias=True)
 FAMILIES = {
     "bert": ("bert", "masked_lm", BERT_HEAD),
     "bert classifier": ("bert", "classification", dict(name="classification", pooling="first", pooler=True)),
+    "bert tagger": ("bert", "tagging", dict(name="tagging")),
     "roberta": ("roberta", "masked_lm", BERT_HEAD | dict(norm_epsilon=1e-5)),
     "gpt2": ("gpt2", "causal_lm", dict(name="language")),
     "llama": ("llama", "causal_lm", dict(name="language", tied=False)),
@@ -45,7 +46,7 @@ def draw(name: str, task: str, head: dict[str, Any], **changes: Any) -> Trained:
         objective=dict(name=task),
         tokenizer=tokenizer(),
         data=dict(name="text", length=LENGTH),
-        label_names=["bad", "fair", "good"] if task == "classification" else [],
+        label_names=["bad", "fair", "good"] if task in ("classification", "tagging") else [],
     )
     objective = assemble(about, {}, 0).objective
     assert objective is not None

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).with_suffix(".json")
-OBJECTIVES = ("masked_lm", "causal_lm", "classification")
+OBJECTIVES = ("masked_lm", "causal_lm", "classification", "tagging")
+FINETUNED = {"classification": "configs/finetune/text_classification.py", "tagging": "configs/finetune/tagging.py"}
 # Single precision on other processors and other versions of jax; ten steps multiply it a little.
 TOLERANCE = 2e-5
 
@@ -26,7 +27,10 @@ def write_corpus(path: Path) -> None:
     with path.open("w") as file:
         for index in range(80):
             text = " ".join(draw.choice(words) for _ in range(draw.randint(4, 12)))
-            file.write(json.dumps({"text": f"{text} {index}", "label": "odd" if index % 2 else "even"}) + "\n")
+            tokens = f"{text} {index}".split()
+            tags = ["number" if token in ("one", "two", "seven") or token.isdigit() else "thing" for token in tokens]
+            label = "odd" if index % 2 else "even"
+            file.write(json.dumps({"text": " ".join(tokens), "label": label, "tokens": tokens, "tags": tags}) + "\n")
 
 
 def losses(folder: Path) -> dict[str, list[float]]:
@@ -38,8 +42,8 @@ def losses(folder: Path) -> dict[str, list[float]]:
     found = {}
     for objective in OBJECTIVES:
         workdir = folder / objective
-        if objective == "classification":
-            page = [f"--config={ROOT / 'configs/finetune/text_classification.py'}:tiny"]
+        if objective in FINETUNED:
+            page = [f"--config={ROOT / FINETUNED[objective]}:tiny"]
             changes = {"data.path": folder / "corpus.jsonl", "data.length": 16, "init_from": folder / "masked_lm"}
             changes |= {"num_steps": 10, "log.every": 1, "log.tensorboard": "false", "evaluation.floors": "false"}
             changes |= {"head.dropout": 0.0, "mesh.data": 1}

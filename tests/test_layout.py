@@ -11,7 +11,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert"}
 # The hall: it may know every room.
-HALL = {"experiment", "run", "evaluator", "config", "provenance", "door", "training_door", "trained", "conversion"}
+HALL = {
+    "experiment",
+    "run",
+    "evaluator",
+    "config",
+    "provenance",
+    "door",
+    "training_door",
+    "trained",
+    "conversion",
+    "evidence",
+}
 
 # What a room may import beside itself.
 ROOMS = {

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from research.batch import Dataset
 from research.data.labelled import text_classification
+from research.data.tagging import tagging
 from research.data.text import text
 
 DATA: dict[str, Callable[..., Dataset]] = {
     "text": text,
     "text_classification": text_classification,
+    "tagging": tagging,
 }

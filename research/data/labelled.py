@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from research.batch import Dataset, Example, Spec, Split
 from research.data.rows import row_at
 from research.data.sources import Records
-from research.data.splits import Documents, check_fraction, check_text, fingerprint, hash_text, open_splits, repeats
+from research.data.splits import Documents, check_text, fingerprint, hash_text, open_splits, random_cut, repeats
 from research.data.text import TokenizerBlock, train_tokenizer
 from research.data.tokenizers import facts
 
@@ -77,11 +77,14 @@ def text_classification(
     valid_fraction: float = 0.1,
     test_path: str = "",
     seed: int = 0,
+    num_labels: int = 0,
+    labels_seed: int = 0,
 ) -> Dataset:
     """One row `<bos> text <eos>` for each record, or `<bos> text <eos> pair <eos>`; what does not fit is cut off.
 
     Validation data are `valid_path`, else the named split `valid_split` of `path`, else a random `valid_fraction` of
-    the records. Classes are the labels of the training split, sorted.
+    the records. Classes are the labels of the training split, sorted. Of the training rows `num_labels` are used (0:
+    all), a choice by `labels_seed` that has each class in its proportion, and at least once.
 
     Raises:
       ValueError: bad data, a label that is no class name or that training never sees, or the same data given for
@@ -96,6 +99,8 @@ def text_classification(
     found = {name: found[name] for name in ("train", "val", "test") if name in found}
 
     classes = _classes(found)
+    if num_labels:
+        found["train"] = _choose(found["train"], num_labels, labels_seed)
     shortest = 2 * len(text_fields) + 1  # <bos>, and of each text one token and <eos>
     if length < shortest:
         raise ValueError(f"length={length} leaves no room for text between special tokens; use {shortest} or more")
@@ -180,23 +185,33 @@ def _read(records: Records, text_fields: tuple[str, ...], label_field: str) -> _
 
 
 def _cut(part: _Labelled, fraction: float, seed: int) -> tuple[_Labelled, _Labelled]:
-    """A seeded random choice for validation; both sides keep the order of the file."""
-    check_fraction(fraction)
-    size = len(part.labels)
-    num_valid = round(size * fraction)
-    if not 0 < num_valid < size:
-        raise ValueError(
-            f"valid_fraction={fraction} of the {size} records of {part.where} leaves one side without rows; give "
-            "more records, another fraction, or valid_path"
-        )
-    valid = np.zeros(size, bool)
-    valid[np.random.default_rng(seed).permutation(size)[:num_valid]] = True
     sides = []
-    for name, chosen in (("train", ~valid), ("val", valid)):
-        at = np.flatnonzero(chosen).tolist()
+    for name, at in zip(("train", "val"), random_cut(len(part.labels), fraction, seed, part.where), strict=True):
         key = fingerprint(part.key, f"{name} of {fraction} by {seed}")
         sides.append(_Labelled(part.where, [part.texts[i] for i in at], [part.labels[i] for i in at], key))
     return sides[0], sides[1]
+
+
+def _choose(part: _Labelled, number: int, seed: int) -> _Labelled:
+    """`number` rows in the order of the file; each class as often as its share says, at least once."""
+    classes, counts = np.unique(np.array(part.labels, dtype=object).astype(str), return_counts=True)
+    if not len(classes) <= number <= len(part.labels):
+        raise ValueError(
+            f"num_labels={number}: {part.where} has {len(part.labels)} training rows of {len(classes)} classes; use a "
+            "number between the two, or 0 for all"
+        )
+    quota = counts * (number / counts.sum())
+    taken = np.maximum(np.floor(quota).astype(int), 1)
+    while taken.sum() != number:  # the largest remainders get the rest; what a rare class got beyond its share is taken
+        step = 1 if taken.sum() < number else -1
+        open_to = taken < counts if step > 0 else taken > 1
+        taken[np.argmax(np.where(open_to, step * (quota - taken), -np.inf))] += step
+    rng = np.random.default_rng(seed)
+    labels = np.array([str(label) for label in part.labels])
+    chosen = [rng.permutation(np.flatnonzero(labels == name))[:size] for name, size in zip(classes, taken, strict=True)]
+    at = np.sort(np.concatenate(chosen)).tolist()
+    key = fingerprint(part.key, f"{number} labels by {seed}")
+    return _Labelled(part.where, [part.texts[i] for i in at], [part.labels[i] for i in at], key)
 
 
 def _classes(found: dict[str, _Labelled]) -> list[Label]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from research.data.sources import Records, open_records, same_source
 
 
@@ -104,6 +106,27 @@ def cut_documents(records: Records, field: str, *, fraction: float) -> tuple[Doc
             "documents; give more documents, another fraction, or valid_path"
         )
     return _part(records, field, 0, cut), _part(records, field, cut, len(records))
+
+
+def random_cut(size: int, fraction: float, seed: int, where: str) -> tuple[list[int], list[int]]:
+    """The records of training and of validation, a seeded random choice; both in the order of the file."""
+    check_fraction(fraction)
+    num_valid = round(size * fraction)
+    if not 0 < num_valid < size:
+        raise ValueError(
+            f"valid_fraction={fraction} of the {size} records of {where} leaves one side without rows; give "
+            "more records, another fraction, or valid_path"
+        )
+    valid = np.zeros(size, bool)
+    valid[np.random.default_rng(seed).permutation(size)[:num_valid]] = True
+    return np.flatnonzero(~valid).tolist(), np.flatnonzero(valid).tolist()
+
+
+def random_choice(size: int, number: int, seed: int, where: str) -> list[int]:
+    """`number` records of `size`, a seeded random choice in the order of the file."""
+    if not 0 < number <= size:
+        raise ValueError(f"num_labels={number}: {where} has {size} training rows; use that many or fewer, or 0 for all")
+    return np.sort(np.random.default_rng(seed).permutation(size)[:number]).tolist()
 
 
 def check_fraction(fraction: float) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from research.evaluation.charts import Series, chart, short
+from research.evaluation.evidence import HEADS, cells
 from research.evaluation.page import STYLE
 
 FLOOR = "floor/"
 SPLITS = ["train", "val", "test"]
 MOST_CLASSES = 30  # of a confusion matrix that is drawn; of a larger one the most frequent confusions are listed
 _HEADLINES = ("loss", "perplexity", "bits_per_byte", "accuracy", "f1", "precision", "recall", "roc_auc", "log_loss")
+_TRUST = ("reliability", "abstention", "mistakes")
 _MACHINE = {"devices": "", "cores": " cores"}  # shown in the heading, with their units
 _TITLES = {
     "loss": "Loss (nats)",
@@ -37,7 +39,8 @@ def write_report(workdir: Path) -> Path:
       run.json: `command`, `commit`, `date`, `machine` are the heading; the rest is listed.
       result.json: "SPLIT/MEASURE" are the figures and "floor/SPLIT/NAME_MEASURE" their floors (of the loss where no
         measure is named; of the last split that has the measure where no split is); "SPLIT/confusion" (rows are true
-        classes) with `label_names`; `wall_seconds`; the rest is listed.
+        classes) with `label_names`; "SPLIT/reliability", "/abstention" and "/mistakes" as `calibration.py` makes them;
+        `evidence` as `research/evidence.py` makes it; `wall_seconds`; the rest is listed.
       samples.json: a list of {"kind": "fill_mask", "generate" or "classify", "input": …, "output": …}.
 
     Raises:
@@ -54,9 +57,11 @@ def write_report(workdir: Path) -> Path:
     name = workdir.resolve().name
     parts = [
         _heading(name, run=run, config=config, result=result, lines=lines),
+        _section("Did pretraining help?", _evidence(result), "") if "evidence" in result else "",
         _section("Results", _results(result), result_note),
         _section("Curves", _curves(lines, result), metrics_note),
         *(_section(f"Confusion matrix: {split}", _confusion(result, split), "") for split in _confused(result)),
+        *(_section(f"Can it be trusted? {split}", _trust(result, split), "") for split in _judged(result)),
         _section("Samples", _samples(samples), samples_note),
         _section("Config as it ran", _table_of(config), config_note),
         _section("Run", _table_of({key: value for key, value in run.items() if key != "command"}), run_note),
@@ -110,9 +115,20 @@ def _results(result: Mapping[str, Any]) -> str:
         rows.append(f"<tr><th>{html.escape(_words(key))}</th><td><b>{short(figures[key])}</b></td>{cells}</tr>")
     heads = "".join(f"<th>floor: {html.escape(name)}</th>" for name in names)
     table = f"<table class='figures'><tr><th></th><th>this run</th>{heads}</tr>{''.join(rows)}</table>" if rows else ""
-    known = {*figures, *floors, "label_names", "confusion", "per_class"}  # per_class: the confusion matrix's table
+    # per_class is the confusion matrix's table; the others have sections of their own.
+    known = {*figures, *floors, "evidence", "label_names", "confusion", "per_class", *_TRUST}
     rest = {key: value for key, value in result.items() if key not in known and key.split("/")[-1] not in known}
     return (_scroll(table) if table else "") + _table_of(unplaced | rest)
+
+
+def _evidence(result: Mapping[str, Any]) -> str:
+    """Arms by budget of labels."""
+    found = result["evidence"]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in HEADS)
+    rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in cells(budget)) for budget in found["budgets"]]
+    caption = f"{found['metric']} in percent over {found['seeds']} seeds: mean ± 95 % interval; * beyond the interval"
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return _scroll(f"<table class='figures'><tr>{head}</tr>{body}<caption>{html.escape(caption)}</caption></table>")
 
 
 def _floor_of(key: str, figures: Iterable[str]) -> tuple[str, str]:
@@ -225,6 +241,35 @@ def _per_class(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> str:
         rows.append(f"<tr><th>{html.escape(name)}</th>{cells}<td>{short(true)}</td></tr>")
     heads = "<tr><th></th><th>precision</th><th>recall</th><th>F1</th><th>examples</th></tr>"
     return _scroll(f'<table class="figures">{heads}{"".join(rows)}</table>')
+
+
+def _judged(result: Mapping[str, Any]) -> list[str]:
+    return [split for split in reversed(SPLITS) if all(f"{split}/{key}" in result for key in _TRUST)]
+
+
+def _trust(result: Mapping[str, Any], split: str) -> str:
+    """Reliability and abstention side by side, then the mistakes that the model was surest of."""
+    captions = {
+        "reliability": "Examples by the probability of the predicted class: is it right as often as it says?",
+        "abstention": "Answering only the surest share: how often it is right, and the probability it stops at.",
+    }
+    tables = []
+    for name, caption in captions.items():
+        entries = result[f"{split}/{name}"]
+        heads = "".join(f"<th>{key}</th>" for key in entries[0])
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{short(float(value))}</td>' for value in entry.values())}</tr>" for entry in entries
+        )
+        table = f"<table class='figures'><caption>{caption}</caption><tr>{heads}</tr>{rows}</table>"
+        tables.append(f"<div>{_scroll(table)}</div>")
+    wrong = "".join(
+        f'<div class="sample"><div class="input">{html.escape(entry["text"])}</div><div class="output">'
+        f"{html.escape(entry['label'])}, called {html.escape(entry['predicted'])} "
+        f"({entry['probability']:.1%})</div></div>"
+        for entry in result[f"{split}/mistakes"]
+    )
+    surest = f"<h3>Mistakes it was surest of</h3>{wrong}" if wrong else _note("It made no mistake.")
+    return f'<div class="pair">{"".join(tables)}</div>{surest}'
 
 
 def _samples(samples: Sequence[Any]) -> str:

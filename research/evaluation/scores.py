@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from research.batch import Dataset
 from research.evaluation.baselines import kneser_ney, tfidf_logistic, unigram_nats
+from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
+from research.evaluation.tagging import MISSING, most_frequent_tag, tagging_metrics
 from research.metrics import divide
 
 _ORDERS = (2, 3, 4, 5)
@@ -28,22 +30,64 @@ def of_split(sums: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, ob
 
 
 def of_outputs(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str) -> dict[str, Any]:
-    """Classification scores where the objective gave probabilities; nothing otherwise."""
-    if "probabilities" not in outputs:
+    """Scores of the objective's outputs: of probabilities or of tags; nothing where it gave neither.
+
+    Where rows of the split stand in the training split too, the accuracy without them is there as well.
+    """
+    if "probabilities" in outputs:
+        found, right = _of_probabilities(outputs["probabilities"], dataset, split)
+    elif "tags" in outputs:
+        found, right = _of_tags(outputs["tags"], dataset, split)
+    else:
         return {}
-    names = dataset.spec.label_names
-    found = classification_metrics(dataset.splits[split].labels, outputs["probabilities"], names)
-    return {f"{split}/{name}": value for name, value in found.items()} | {"label_names": list(names)}
+    trained_on = set(dataset.splits["train"].hashes)
+    unseen = np.array([key not in trained_on for key in dataset.splits[split].hashes], bool)
+    if len(unseen) and unseen.any() and not unseen.all():
+        found["rows_seen_in_training"] = int((~unseen).sum())
+        found["accuracy_without_seen_rows"] = float(np.concatenate([right[i] for i in np.flatnonzero(unseen)]).mean())
+    return {f"{split}/{name}": value for name, value in found.items()} | {"label_names": list(dataset.spec.label_names)}
+
+
+def _of_probabilities(
+    probabilities: np.ndarray, dataset: Dataset, split: str
+) -> tuple[dict[str, Any], Sequence[np.ndarray]]:
+    """The scores, and of each row what was right [1]."""
+    names, part = dataset.spec.label_names, dataset.splits[split]
+    labels = np.asarray(part.labels)
+    found = classification_metrics(labels, probabilities, names)
+    found["reliability"] = reliability(labels, probabilities)
+    found["ece"] = expected_calibration_error(found["reliability"])
+    found["abstention"] = abstention(labels, probabilities)
+    found["mistakes"] = mistakes(part.texts, labels, probabilities, names)
+    return found, list((probabilities.argmax(axis=1) == labels)[:, None])
+
+
+def _of_tags(tags: np.ndarray, dataset: Dataset, split: str) -> tuple[dict[str, Any], Sequence[np.ndarray]]:
+    """The scores, and of each row which words were right."""
+    names, part = dataset.spec.label_names, dataset.splits[split]
+    predicted = [
+        [names[tags[row, column]] if column >= 0 else MISSING for column in columns]
+        for row, columns in enumerate(part.places)
+    ]
+    true = [[names[tag] for tag in sentence] for sentence in part.tags]
+    right = [np.array(first) == np.array(second) for first, second in zip(true, predicted, strict=True)]
+    return tagging_metrics(true, predicted, names), right
 
 
 def floors(dataset: Dataset, split: str, *, objective: str) -> dict[str, Any]:
-    """What needs no network: unigram (and n-grams for causal_lm) in nats a token, TF-IDF with logistic regression."""
+    """What needs no network: unigram (and n-grams for causal_lm) in nats a token, TF-IDF with logistic
+    regression, the most frequent tag."""
     train, evaluated = dataset.splits["train"], dataset.splits[split]
     if objective == "classification":
         predicted, probabilities = tfidf_logistic(train.texts, train.labels, evaluated.texts)
         del predicted
         found = classification_metrics(evaluated.labels, probabilities, dataset.spec.label_names)
         return {f"floor/{split}/tfidf_{name}": found[name] for name in ("accuracy", "f1")}
+    if objective == "tagging":
+        names = dataset.spec.label_names
+        true, known = ([[names[tag] for tag in tags] for tags in part.tags] for part in (evaluated, train))
+        found = tagging_metrics(true, most_frequent_tag(train.words, known, evaluated.words), names)
+        return {f"floor/{split}/most_frequent_tag_{name}": found[name] for name in ("accuracy", "f1")}
     vocab_size = dataset.spec.vocab_size
     documents = _first_tokens(train.documents, _FLOOR_TOKENS)
     held_out = list(evaluated.documents)

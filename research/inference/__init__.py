@@ -1,9 +1,10 @@
-"""Using a trained model on text: continuing it, filling masks in it, labelling it, making vectors of it."""
+"""Using a trained model on text: continuing it, filling its masks, labelling it or its words, making it a vector."""
 
 from research.inference.classify import classify
 from research.inference.embed import embed
 from research.inference.fill_mask import fill_mask
 from research.inference.generate import Sampling, generate
+from research.inference.tag import tag
 from research.inference.text_model import TextModel
 
-__all__ = ["Sampling", "TextModel", "classify", "embed", "fill_mask", "generate"]
+__all__ = ["Sampling", "TextModel", "classify", "embed", "fill_mask", "generate", "tag"]

@@ -33,7 +33,7 @@ class Published:
 
     model: Mapping[str, Any]
     head: Mapping[str, Any]
-    task: str  # features, masked_lm, causal_lm or classification
+    task: str  # features, masked_lm, causal_lm, classification or tagging
     params: Mapping[str, Any]
     tokenizer: str  # contents of tokenizer.json
     label_names: Sequence[str]
@@ -81,7 +81,7 @@ def read_folder(folder: Path) -> Published:
     unused = [name for name in tensors if name not in wanted and any(pattern.search(name) for pattern in patterns)]
     used = {name: array for name, array in tensors.items() if name not in unused}
     params = take_all(used, rules, depth=model.depth, where=str(folder))
-    names = class_names(settings) if task == "classification" else []
+    names = class_names(settings) if task in ("classification", "tagging") else []
     return Published(block, head, task, params, _read_tokenizer(folder), names, unused)
 
 
@@ -191,7 +191,7 @@ def _write_tokenizer(
     """tokenizer.json, with the special tokens around a text that the model was trained with."""
     found = json.loads(contents)
     if found.get("post_processor") is None:
-        found["post_processor"] = _template(tokens, ids, end=task in ("classification", "features"))
+        found["post_processor"] = _template(tokens, ids, end=task in ("classification", "tagging", "features"))
     _write_json(folder / "tokenizer.json", found)
     kept = {name: token for name, token in tokens.items() if name != "bos_token" or "cls_token" not in tokens}
     _write_json(

@@ -108,10 +108,12 @@ def _read_head(task: str, settings: Settings) -> dict[str, Any]:
         epsilon = settings.get("layer_norm_eps", 1e-12)
         tied = settings.get("tie_word_embeddings", True)
         return dict(name="language", transform=True, bias=True, norm_epsilon=epsilon, tied=tied)
-    if task == "classification":
+    if task in ("classification", "tagging"):
         dropout = settings.get("classifier_dropout")
         dropout = settings.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
         classes = len(class_names(settings))
+        if task == "tagging":
+            return dict(name="tagging", num_classes=classes, dropout=dropout)
         return dict(name="classification", num_classes=classes, pooling="first", pooler=True, dropout=dropout)
     return dict(name="embedding", pooling="first", pooler=True)
 
@@ -119,6 +121,7 @@ def _read_head(task: str, settings: Settings) -> dict[str, Any]:
 _WANTED = {
     "masked_lm": dict(name="language", transform=True, bias=True, tied=True),
     "classification": dict(name="classification", pooling="first", pooler=True),
+    "tagging": dict(name="tagging"),
     "features": dict(name="embedding"),
 }
 
@@ -135,6 +138,8 @@ def _bert_head(task: str, model: TransformerConfig, head: Head) -> Sequence[Rule
             *norm("cls.predictions.transform.LayerNorm", "head/norm", width),
             vocabulary("cls.predictions.bias", "head/bias", model.vocab_size),
         ]
+    if task == "tagging":
+        return linear("classifier", "head/classifier", (width,), (head["num_classes"],))
     rules = linear("bert.pooler.dense", "head/pooler", (width,), (width,)) if head["pooler"] else []
     if task == "classification":
         rules += linear("classifier", "head/classifier", (width,), (head["num_classes"],))
@@ -149,6 +154,8 @@ def _roberta_head(task: str, model: TransformerConfig, head: Head) -> Sequence[R
             *norm("lm_head.layer_norm", "head/norm", width),
             vocabulary("lm_head.bias", "head/bias", model.vocab_size),
         ]
+    if task == "tagging":
+        return linear("classifier", "head/classifier", (width,), (head["num_classes"],))
     if task == "classification":
         return [
             *linear("classifier.dense", "head/pooler", (width,), (width,)),
@@ -167,6 +174,7 @@ def _family(
             "features": f"{camel}Model",
             "masked_lm": f"{camel}ForMaskedLM",
             "classification": f"{camel}ForSequenceClassification",
+            "tagging": f"{camel}ForTokenClassification",
         },
         read=_read,
         write=functools.partial(_write, name),

@@ -1,6 +1,6 @@
 """Menus of models and heads."""
 
-from research.models.heads import ClassificationHead, EmbeddingHead, LanguageHead, Model
+from research.models.heads import ClassificationHead, EmbeddingHead, LanguageHead, Model, TaggingHead
 from research.models.recurrent import gru, lstm
 from research.models.transformer import TransformerConfig, bert, gpt2, llama, modern, roberta
 
@@ -14,6 +14,11 @@ MODELS = {
     "lstm": lstm,
     "gru": gru,
 }
-HEADS = {"language": LanguageHead, "classification": ClassificationHead, "embedding": EmbeddingHead}
+HEADS = {
+    "language": LanguageHead,
+    "classification": ClassificationHead,
+    "tagging": TaggingHead,
+    "embedding": EmbeddingHead,
+}
 
 __all__ = ["HEADS", "MODELS", "Model"]

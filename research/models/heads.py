@@ -40,6 +40,9 @@ class Model(nn.Module):
     def classify(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Float[Array, "B C"]:
         return self.head(hidden, mask, train=train)
 
+    def tag(self, hidden: Float[Array, "B L D"], *, train: bool) -> Float[Array, "B L C"]:
+        return self.head(hidden, train=train)
+
     def embed(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
         """One vector a row, by an `EmbeddingHead`."""
         return self.head(hidden, mask)
@@ -103,6 +106,21 @@ class ClassificationHead(nn.Module):
         return _dense(pooled, self.num_classes, "classifier", bias=self.bias, **types)
 
 
+class TaggingHead(nn.Module):
+    """Class logits of every position, in float32."""
+
+    num_classes: int
+    dropout: float = 0.0
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "B L D"], *, train: bool) -> Float[Array, "B L C"]:
+        hidden = Dropout(self.dropout)(hidden.astype(jnp.float32), train=train)
+        types: dict[str, Any] = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
+        return _dense(hidden, self.num_classes, "classifier", **types)
+
+
 class EmbeddingHead(nn.Module):
     """Pools a row to one float32 vector that stands for the text; `normalize` gives it length 1.
 
@@ -128,10 +146,10 @@ class EmbeddingHead(nn.Module):
         return pooled
 
 
-def _dense(inputs: Float[Array, "B D"], size: int, name: str, *, bias: bool = True, **types: Any) -> Array:
+def _dense(inputs: Float[Array, "*batch D"], size: int, name: str, *, bias: bool = True, **types: Any) -> Array:
     """A linear map within a head's compact method, with BERT's initialisation."""
     shape, axes = (inputs.shape[-1], size), ("embed", None)
-    return Projection("bd,de->be", shape, axes, bias=bias, stddev=0.02, name=name, **types)(inputs)
+    return Projection("...d,de->...e", shape, axes, bias=bias, stddev=0.02, name=name, **types)(inputs)
 
 
 def pool(hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], kind: str) -> Float[Array, "B D"]:

@@ -3,5 +3,6 @@
 from research.objectives.causal_lm import CausalLM
 from research.objectives.classification import Classification
 from research.objectives.masked_lm import MaskedLM
+from research.objectives.tagging import Tagging
 
-OBJECTIVES = {"masked_lm": MaskedLM, "causal_lm": CausalLM, "classification": Classification}
+OBJECTIVES = {"masked_lm": MaskedLM, "causal_lm": CausalLM, "classification": Classification, "tagging": Tagging}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.metrics import Mean
+from research.ops.masking import example_keys
 from research.types import Batch, Features, Variables
 
 
@@ -52,6 +53,26 @@ def features(model: nn.Module, variables: Variables, batch: Batch) -> Features:
     mask = batch["segment_ids"] > 0
     total = jnp.sum(jnp.where(mask[:, :, None], hidden, 0.0), axis=1)
     return Features(pooled=total / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None], sequence=hidden, mask=mask)
+
+
+def hide_tokens(batch: Batch, noise: jax.Array, *, rate: float, mask_id: int) -> Batch:
+    """The batch with tokens hidden (word dropout, Iyyer et al. 2015, section 3.2): each behind the first, with
+    probability `rate`, is the mask token.
+
+    Which, is a function of the example's id and its length alone.
+    """
+    tokens = batch["tokens"]
+    keys = example_keys(noise, batch["example_id"])
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, tokens.shape[1:]))(keys) < rate
+    hidden = drawn & (batch["segment_ids"] > 0) & (batch["positions"] > 0)
+    return {**batch, "tokens": jnp.where(hidden, mask_id, tokens)}
+
+
+def check_token_dropout(rate: float, mask_id: int) -> None:
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"objective.token_dropout={rate}: wanted a share from 0 to below 1")
+    if rate and mask_id < 0:
+        raise ValueError("objective.token_dropout hides tokens, and the tokenizer has no mask token; set it to 0")
 
 
 def real_examples(batch: Batch) -> Array:

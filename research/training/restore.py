@@ -78,6 +78,20 @@ def read_params(directory: Path, step: int, like: Any = None) -> Any:
         return v1.load(str(folder), on_host, checkpointable_name="params") if stored else {}
 
 
+def read_frozen(directory: Path, step: int) -> Any:
+    """What was given and not trained, as nested dicts of numpy arrays; {} where nothing was. Raises as `restore`."""
+    folder = verify(directory, step, ("state/",))
+    place = ("variables", "frozen")
+    wanted = {name: np.ndarray for name in flatten(_stored(folder, "state")) if name[:2] == place}
+    if not wanted:
+        return {}
+    context = v1.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        loaded = flatten(v1.load(str(folder), nest(wanted), checkpointable_name="state"))
+    return nest({name[2:]: loaded[name] for name in wanted})
+
+
 def read_about(directory: Path, step: int) -> dict[str, Any]:
     """What the weights are, as given to `Checkpoints`. Raises as `restore` does."""
     return json.loads((verify(directory, step, ("about.json",)) / "about.json").read_text())

@@ -79,16 +79,17 @@ def init_state(
     *,
     seed: int,
     shardings: TrainState,
-    given: Params | None = None,
+    given: Mapping[str, Params] | None = None,
 ) -> TrainState:
-    """A fresh state, made where it will lie. `given` parameters replace the drawn ones of the same name.
+    """A fresh state, made where it will lie. `given` variables ("params", "frozen") replace the drawn ones of the same
+    name.
 
     Given ones enter as arguments between two jitted inits: in a closure they would be baked into the program.
     """
     draw = jax.jit(lambda rng, batch: nn.meta.unbox(objective.init(rng, batch)), out_shardings=shardings.variables)
     variables = dict(draw(jax.random.key(seed), batch))
-    if given is not None:
-        variables["params"] = replace(variables["params"], given, shardings.variables["params"])
+    for kind, tree in (given or {}).items():
+        variables[kind] = replace(variables[kind], tree, shardings.variables[kind])
     opt_state = jax.jit(transform.init, out_shardings=shardings.opt_state)(variables["params"])
     ema = jax.tree.map(jnp.copy, variables["params"]) if shardings.ema is not None else None
     scalars = jax.device_put((jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)), shardings.step)

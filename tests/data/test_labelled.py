@@ -104,6 +104,21 @@ def test_classes_are_the_sorted_training_labels(tmp_path):
     assert load(write(tmp_path / "b.jsonl", numbers)).spec.label_names == ("-1", "9", "10")
 
 
+def test_a_budget_of_labels_is_stratified_and_seeded(tmp_path):
+    labels = ["often"] * 70 + ["some"] * 25 + ["rare"] * 5
+    rows = [{"text": f"{number} {label}", "label": label} for number, label in enumerate(labels)]
+    train, other = write(tmp_path / "a.jsonl", rows), write(tmp_path / "b.jsonl", rows[::10])
+    for number, wanted in ((20, {"often": 14, "rare": 1, "some": 5}), (3, {"often": 1, "rare": 1, "some": 1})):
+        data = load(train, valid_path=other, num_labels=number)
+        assert data.facts["train"]["labels"] == wanted
+    first, again, third = (load(train, valid_path=other, num_labels=20, labels_seed=seed) for seed in (0, 0, 1))
+    assert first.splits["train"].texts == again.splits["train"].texts != third.splits["train"].texts
+    assert len(load(train, valid_path=other, num_labels=100).splits["train"].texts) == 100
+    for number in (2, 101):
+        with pytest.raises(ValueError, match=f"num_labels={number}: .* has 100 training rows of 3 classes"):
+            load(train, valid_path=other, num_labels=number)
+
+
 def test_validation_rows_are_a_seeded_choice(tmp_path):
     path = write(tmp_path / "a.jsonl", records(61))
     first, again, other = (load(path, valid_fraction=0.2, seed=seed) for seed in (0, 0, 1))

@@ -25,9 +25,11 @@ ARCHITECTURES = [
     "BertModel",
     "BertForMaskedLM",
     "BertForSequenceClassification",
+    "BertForTokenClassification",
     "RobertaModel",
     "RobertaForMaskedLM",
     "RobertaForSequenceClassification",
+    "RobertaForTokenClassification",
     "GPT2Model",
     "GPT2LMHeadModel",
     "GPT2ForSequenceClassification",
@@ -139,6 +141,7 @@ def auto(architecture):
         "LMHeadModel": "ModelForCausalLM",
         "ForCausalLM": "ModelForCausalLM",
         "ForSequenceClassification": "ModelForSequenceClassification",
+        "ForTokenClassification": "ModelForTokenClassification",
     }.items():
         if architecture.endswith(end):
             return name

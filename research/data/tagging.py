@@ -1,0 +1,210 @@
+"""Sentences whose words have tags: one row each, the tag at the first token of its word."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from research.batch import Dataset, Example, Spec, Split
+from research.data.rows import row_at
+from research.data.sources import Records
+from research.data.splits import Documents, fingerprint, hash_text, open_splits, random_choice, random_cut, repeats
+from research.data.text import TokenizerBlock, train_tokenizer
+from research.data.tokenizers import facts
+
+NO_TAG = -1
+
+
+@dataclass(frozen=True)
+class _Tagged:
+    """The sentences of one split, as the files hold them."""
+
+    where: str
+    words: list[tuple[str, ...]]
+    tags: list[tuple[str, ...]]
+    key: str
+
+    def take(self, at: Sequence[int], what: str) -> _Tagged:
+        key = fingerprint(self.key, what)
+        return _Tagged(self.where, [self.words[i] for i in at], [self.tags[i] for i in at], key)
+
+
+@dataclass(frozen=True)
+class TaggedRows:
+    """Rows of `tokens`, `segment_ids` (1 where real), `positions` and `tags` (-1 where none), each int32 [L]."""
+
+    tokens: np.ndarray  # [N L], 0 behind each sentence
+    lengths: np.ndarray  # int64 [N]
+    tags: np.ndarray  # int32 [N L]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Example:
+        return row_at(self, index)
+
+    def rows(self, indices: np.ndarray) -> Example:
+        """The rows at `indices`, stacked."""
+        column = np.arange(self.tokens.shape[1], dtype=np.int32)
+        real = column < self.lengths[indices, None]
+        return {
+            "tokens": self.tokens[indices],
+            "segment_ids": real.astype(np.int32),
+            "positions": np.where(real, column, 0),
+            "tags": self.tags[indices],
+        }
+
+
+def tagging(
+    path: str,
+    *,
+    length: int,
+    tokenizer: TokenizerBlock,
+    words_field: str = "tokens",
+    tags_field: str = "tags",
+    valid_path: str = "",
+    valid_split: str = "",
+    valid_fraction: float = 0.1,
+    test_path: str = "",
+    seed: int = 0,
+    num_labels: int = 0,
+    labels_seed: int = 0,
+) -> Dataset:
+    """One row `<bos> sentence <eos>` for each record of a list of words and a list of tags, as long as one another.
+
+    Words are joined by spaces and tokenised together; a word's tag stands at its first token. What does not fit is cut
+    off, and the words that are lost are counted; scores count them as wrong. Validation data, `num_labels` (of
+    sentences) and `labels_seed` as in `text_classification`, but nothing is stratified.
+
+    Raises:
+      ValueError: bad data, words and tags of different number (the record is named), a tag that training never sees.
+    """
+    fields = (words_field, tags_field)
+    opened = open_splits((path,), fields=fields, valid_path=valid_path, valid_split=valid_split, test_path=test_path)
+    found = {name: _read(records[0], words_field, tags_field) for name, records in opened.items()}
+    if "val" not in found:
+        part = found["train"]
+        train_at, valid_at = random_cut(len(part.words), valid_fraction, seed, part.where)
+        found["train"] = part.take(train_at, f"train of {valid_fraction} by {seed}")
+        found["val"] = part.take(valid_at, f"val of {valid_fraction} by {seed}")
+    found = {name: found[name] for name in ("train", "val", "test") if name in found}
+    names = _names(found)
+    train = found["train"]
+    if num_labels:
+        chosen = random_choice(len(train.words), num_labels, labels_seed, train.where)
+        found["train"] = train = train.take(chosen, f"{num_labels} by {labels_seed}")
+    texts = [" ".join(words) for words in train.words]
+    trained = train_tokenizer(tokenizer, [Documents(train.where, texts, train.key)])
+
+    splits, counts = {}, {}
+    number = {tag: index for index, tag in enumerate(names)}
+    for name, part in found.items():
+        tokens, lengths, places = encode_words(part.words, trained, length=length)
+        tags = np.full(tokens.shape, NO_TAG, np.int32)
+        for row, columns in enumerate(places):
+            for column, tag in zip(columns, part.tags[row], strict=True):
+                if column >= 0:
+                    tags[row, column] = number[tag]
+        num_words, num_lost = sum(map(len, part.words)), sum(columns.count(-1) for columns in places)
+        joined = [" ".join(words) for words in part.words]
+        splits[name] = Split(
+            TaggedRows(tokens, lengths, tags),
+            texts=joined,
+            num_bytes=sum(len(text.encode()) for text in joined),
+            hashes=[hash_text(text) for text in joined],
+            words=part.words,
+            tags=[[number[tag] for tag in tags] for tags in part.tags],
+            places=places,
+        )
+        counts[name] = {
+            "rows": len(joined),
+            "words": num_words,
+            "lost_words": num_lost,
+            "tokens": int(lengths.sum()),
+            "fill": float(lengths.mean() / length),
+            "tags": dict(sorted(Counter(tag for tags in part.tags for tag in tags).items())),
+        }
+    contents = trained.to_str()
+    return Dataset(
+        splits=splits,
+        spec=Spec(length=length, label_names=tuple(names), **facts(trained)),
+        tokenizer=contents,
+        facts={
+            **counts,
+            **repeats({name: split.hashes for name, split in splits.items()}),
+            "fingerprint": fingerprint(contents, *(f"{name} {part.key}" for name, part in found.items())),
+        },
+    )
+
+
+def encode_words(
+    sentences: Sequence[Sequence[str]], tokenizer: Tokenizer, *, length: int
+) -> tuple[np.ndarray, np.ndarray, list[list[int]]]:
+    """Token ids int32 [N L] with 0 behind each row's end, the rows' lengths [N], and where each word's first token is.
+
+    A place of -1 is a word that is not in its row: cut off, or nothing but characters that the tokenizer drops.
+    """
+    known = facts(tokenizer)
+    bos, eos = ([known[name]] if known[name] >= 0 else [] for name in ("bos_id", "eos_id"))
+    tokens = np.zeros((len(sentences), length), np.int32)
+    lengths = np.zeros(len(sentences), np.int64)
+    places: list[list[int]] = []
+    room = length - len(bos) - len(eos)
+    texts = [" ".join(words) for words in sentences]
+    for row, encoding in enumerate(tokenizer.encode_batch(texts, add_special_tokens=False)):
+        kept = encoding.ids[:room]
+        ids = bos + kept + eos
+        tokens[row, : len(ids)] = ids
+        lengths[row] = len(ids)
+        starts = np.cumsum([0, *(len(word) + 1 for word in sentences[row])])
+        columns = [-1] * len(sentences[row])
+        for index, (first, last) in enumerate(encoding.offsets[:room]):
+            piece = texts[row][first:last]
+            if not piece.strip():  # white space only, or a token that stands for no character
+                continue
+            first += len(piece) - len(piece.lstrip())
+            word = int(np.searchsorted(starts, first, side="right")) - 1
+            if columns[word] < 0:
+                columns[word] = len(bos) + index
+        places.append(columns)
+    return tokens, lengths, places
+
+
+def _read(records: Records, words_field: str, tags_field: str) -> _Tagged:
+    words, tags = [], []
+    for index, record in enumerate(records):
+        for field in (words_field, tags_field):
+            value = record[field]
+            if not isinstance(value, list | tuple) or not value or not all(isinstance(item, str) for item in value):
+                raise ValueError(
+                    f"{records.path}, record {index + 1}: field {field!r} is no list of words; wanted one text a word, "
+                    "or name another words_field or tags_field"
+                )
+        if len(record[words_field]) != len(record[tags_field]):
+            raise ValueError(
+                f"{records.path}, record {index + 1}: {len(record[words_field])} words have "
+                f"{len(record[tags_field])} tags; give each word one tag"
+            )
+        words.append(tuple(" ".join(word.split()) or "\N{REPLACEMENT CHARACTER}" for word in record[words_field]))
+        tags.append(tuple(record[tags_field]))
+    return _Tagged(records.path, words, tags, fingerprint(records.fingerprint, words_field, tags_field))
+
+
+def _names(found: dict[str, _Tagged]) -> list[str]:
+    """The sorted tags of training, once every split is known to hold no other."""
+    train = found["train"]
+    names = sorted({tag for tags in train.tags for tag in tags})
+    if len(names) < 2:
+        raise ValueError(f"{train.where}: every tag of training is {names[0]!r}; there is nothing to tell apart")
+    for name, part in found.items():
+        unseen = sorted({tag for tags in part.tags for tag in tags} - set(names))
+        if unseen:
+            raise ValueError(
+                f"{part.where}: tag {unseen[0]!r} of the {name} split is never seen in training, which has "
+                f"{', '.join(map(repr, names[:20]))}; remove its sentences or add it to the training data"
+            )
+    return names

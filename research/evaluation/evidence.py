@@ -1,0 +1,79 @@
+"""Several seeds of two arms and a floor: means, 95 % intervals, the paired difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+HEADS = ("labels", "pretrained", "from scratch", "paired difference", "floor", "wall")
+
+
+def interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % interval of a mean: Student's t with n - 1 degrees of freedom times s / sqrt(n).
+
+    Raises:
+      ValueError: fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval needs two values or more, not {len(values)}")
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def compare(
+    pretrained: Sequence[float], scratch: Sequence[float], floors: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """Means and 95 % intervals of both arms and of each floor, and of the paired differences pretrained - scratch.
+
+    `beats_scratch` says that the whole interval of the difference is above 0.
+
+    Raises:
+      ValueError: arms of different size, or of fewer than two runs.
+    """
+    if len(pretrained) != len(scratch):
+        raise ValueError(f"{len(pretrained)} pretrained and {len(scratch)} scratch runs; wanted pairs")
+    difference = [first - second for first, second in zip(pretrained, scratch, strict=True)]
+    found = {name: _arm(values) for name, values in (("pretrained", pretrained), ("scratch", scratch))}
+    paired = _arm(difference)
+    return {
+        **found,
+        "paired_difference": paired,
+        "beats_scratch": paired["mean"] > paired["interval95"],
+        "floors": {name: _arm(values) for name, values in floors.items() if values},
+    }
+
+
+def table(budgets: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """A line a budget, aligned, in percent."""
+    rows = [list(HEADS), *(cells(budget) for budget in budgets)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [f"{metric} in percent, mean ± 95 % interval; * beyond the interval", *lines]
+
+
+def cells(budget: Mapping[str, Any]) -> list[str]:
+    """The cells of one budget's row, as text."""
+    floors = ", ".join(f"{name} {_percent(arm, bare=True)}" for name, arm in budget["floors"].items())
+    difference = _percent(budget["paired_difference"], sign="+")
+    seconds = sum(budget["wall_seconds"].values())
+    return [
+        f"{budget['labels']:,}",
+        _percent(budget["pretrained"]),
+        _percent(budget["scratch"]),
+        difference + (" *" if budget["beats_scratch"] else ""),
+        floors or "-",
+        f"{seconds:.0f} s",
+    ]
+
+
+def _arm(values: Sequence[float]) -> dict[str, Any]:
+    half = interval(values) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "interval95": half, "runs": [float(value) for value in values]}
+
+
+def _percent(arm: Mapping[str, Any], *, sign: str = "", bare: bool = False) -> str:
+    mean = f"{100 * arm['mean']:{sign}.1f}"
+    return f"{mean} ± {100 * arm['interval95']:.1f}" if not bare else mean
