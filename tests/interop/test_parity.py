@@ -1,5 +1,7 @@
 """Every family against transformers, on models drawn at random: nothing is downloaded."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -8,12 +10,17 @@ transformers = pytest.importorskip("transformers", reason="parity needs the extr
 
 from tokenizers import Tokenizer, models  # noqa: E402
 
-from research.conversion import outputs  # noqa: E402
+from research.conversion import outputs, write_published  # noqa: E402
+from research.data.labelled import encode_rows  # noqa: E402
+from research.inference import Sampling, classify  # noqa: E402
+from research.inference.generate import generate_tokens  # noqa: E402
 from research.interop import read_folder, write_folder  # noqa: E402
 from research.interop.tensor_files import read_tensors  # noqa: E402
 from research.interop.verify import TOLERANCE, difference, draw_inputs, run  # noqa: E402
 from research.models import MODELS  # noqa: E402
-from research.trained import open_trained  # noqa: E402
+from research.trained import open_trained, text_model  # noqa: E402
+from tests.drawn import FAMILIES  # noqa: E402
+from tests.drawn import draw as draw_trained  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -173,3 +180,45 @@ def test_half_precision_shards_and_old_names(tmp_path):
     save_file(old, tmp_path / "model.safetensors")
     for left, right in zip(leaves(expected.params), leaves(read_folder(tmp_path).params), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_an_exported_causal_model_gives_the_same_greedy_tokens(family, tmp_path):
+    trained = draw_trained(*FAMILIES[family])
+    write_published(tmp_path, trained)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    ours = text_model(trained.model, trained.params, trained.spec, trained.about)
+    for text in ("w7 w8", "w30", "w9 w10 w11 w12"):
+        prompt = [*ours.start(), *ours.encode(text)]
+        given = tokenizer(text, return_tensors="pt")
+        assert given["input_ids"][0].tolist() == prompt
+        with torch.no_grad():
+            found = model.generate(**given, max_new_tokens=6, do_sample=False)[0].tolist()
+        (answer,) = generate_tokens(
+            trained.model,
+            trained.params,
+            [prompt],
+            sampling=Sampling(max_tokens=6, temperature=0.0),
+            vocab_size=trained.spec.vocab_size,
+            stop=(trained.spec.eos_id,),
+            banned=(),
+            first_index=0,
+        )
+        assert list(answer) == found[len(prompt) :]
+
+
+def test_an_exported_classifier_reads_texts_and_pairs_as_ours(tmp_path):
+    trained = draw_trained(*FAMILIES["bert classifier"])
+    write_published(tmp_path, trained)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    ours = text_model(trained.model, trained.params, trained.spec, trained.about)
+    encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=12)
+    for text in (("w7 w8 w9",), ("w7 w8", "w20 w21 w22")):
+        (answer,) = classify(ours, [text], encode=encode)
+        with torch.no_grad():
+            logits = model(**tokenizer(*text, return_tensors="pt")).logits[0]
+        for index, probability in enumerate(torch.softmax(logits, dim=-1).tolist()):
+            label = model.config.id2label[index]
+            assert answer["probabilities"][label] == pytest.approx(probability, abs=1e-5)
