@@ -44,7 +44,9 @@ def of_outputs(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str) 
     unseen = np.array([key not in trained_on for key in dataset.splits[split].hashes], bool)
     if len(unseen) and unseen.any() and not unseen.all():
         found["rows_seen_in_training"] = int((~unseen).sum())
-        found["accuracy_without_seen_rows"] = float(np.concatenate([right[i] for i in np.flatnonzero(unseen)]).mean())
+        found["accuracy_without_seen_rows"] = float(
+            np.concatenate([row for row, new in zip(right, unseen, strict=True) if new]).mean()
+        )
     return {f"{split}/{name}": value for name, value in found.items()} | {"label_names": list(dataset.spec.label_names)}
 
 

@@ -128,7 +128,7 @@ def write_folder(
     if task == "features":
         write_pooling(folder, head, width=model.width)
     _write_json(folder / "config.json", settings)
-    _write_tokenizer(folder, tokenizer, task=task, ids=ids, tokens=tokens, length=model.length)
+    _write_tokenizer(folder, tokenizer, task=task, ids=ids, tokens=tokens, model=model)
     return family.tasks[task]
 
 
@@ -186,7 +186,13 @@ def _read_tokenizer(folder: Path) -> str:
 
 
 def _write_tokenizer(
-    folder: Path, contents: str, *, task: str, ids: Mapping[str, int], tokens: Mapping[str, str], length: int
+    folder: Path,
+    contents: str,
+    *,
+    task: str,
+    ids: Mapping[str, int],
+    tokens: Mapping[str, str],
+    model: TransformerConfig,
 ) -> None:
     """tokenizer.json, with the special tokens around a text that the model was trained with."""
     found = json.loads(contents)
@@ -196,7 +202,13 @@ def _write_tokenizer(
     kept = {name: token for name, token in tokens.items() if name != "bos_token" or "cls_token" not in tokens}
     _write_json(
         folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": length, **kept},
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": model.length,
+            # Left out, the second text of a pair would be of the first type.
+            "model_input_names": ["input_ids", *["token_type_ids"] * (model.num_token_types > 1), "attention_mask"],
+            **kept,
+        },
     )
 
 
