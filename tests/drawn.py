@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from research.build import resolve
@@ -52,9 +53,9 @@ def draw(name: str, task: str, head: dict[str, Any], **changes: Any) -> Trained:
     assert objective is not None
     ones = jnp.ones((1, LENGTH), jnp.int32)
     batch = dict(tokens=ones, segment_ids=ones, positions=ones, label=ones[:, 0])
-    params = nn.meta.unbox(objective.init(jax.random.key(3), batch)["params"])
-    keys = iter(jax.random.split(jax.random.key(4), 100))
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), params)
+    shapes = nn.meta.unbox(jax.eval_shape(lambda: objective.init(jax.random.key(0), batch)["params"]))
+    rng = np.random.default_rng(4)
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
     by_token = (("backbone", "embed", "embedding"), ("head", "bias"), ("head", "output", "embedding"))
 
     def without_padding(path: Any, leaf: Any) -> Any:  # rows that pad the vocabulary are no part of the model

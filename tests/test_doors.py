@@ -105,7 +105,8 @@ def test_the_first_layers_can_be_frozen(finetune, pretrained):
 def test_the_twin_from_scratch_starts_elsewhere(finetune, pretrained):
     """At a rate of zero nothing moves: the one keeps the pretrained backbone, the other has a fresh one."""
     kept = {
-        weights: finetune(weights, weights=weights, optimizer__peak_rate=0.0) for weights in ("pretrained", "scratch")
+        weights: finetune(weights, weights=weights, optimizer__peak_rate=0.0, optimizer__adam_rate=0.0)
+        for weights in ("pretrained", "scratch")
     }
     start, scratch = (params(kept[weights], 3) for weights in ("pretrained", "scratch"))
     assert same(start["backbone"], params(pretrained / "last", 2)["backbone"])

@@ -1,7 +1,8 @@
 """Menus of models and heads."""
 
-from research.models.heads import ClassificationHead, EmbeddingHead, LanguageHead, Model, TaggingHead
+from research.models.heads import LanguageHead, Model
 from research.models.recurrent import gru, lstm
+from research.models.task_heads import ClassificationHead, EmbeddingHead, TaggingHead
 from research.models.transformer import TransformerConfig, bert, gpt2, llama, modern, roberta
 
 MODELS = {

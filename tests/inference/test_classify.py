@@ -13,7 +13,7 @@ from research.data.tokenizers import Byte, facts
 from research.inference.classify import classify
 from research.inference.text_model import TextModel
 from research.models import MODELS, Model
-from research.models.heads import ClassificationHead
+from research.models.task_heads import ClassificationHead
 from research.objectives.classification import Classification
 
 LENGTH, NAMES = 17, ("blue", "green", "red")

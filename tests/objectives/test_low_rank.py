@@ -95,6 +95,7 @@ def test_a_model_without_such_kernels_is_refused():
         jax.eval_shape(lambda: adapted.init(jax.random.key(0), batch))
 
 
+@pytest.mark.slow
 def test_finetuning_with_adapters_resumes_is_used_and_leaves_the_backbone(tmp_path, capsys):
     draw = random.Random(3)
     corpus = tmp_path / "corpus.jsonl"
