@@ -55,6 +55,7 @@ def backbone(params):
     return {str(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params["backbone"])}
 
 
+@pytest.mark.slow
 def test_finetuning_starts_from_the_published_weights_and_its_twin_does_not(folder, corpus, tmp_path):
     given = backbone(read_folder(folder).params)
     keys = dict(init_from=folder, data__path=corpus, optimizer__peak_rate=1e-9, optimizer__schedule__warmup_steps=0)
