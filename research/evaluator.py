@@ -82,6 +82,10 @@ def evaluate_trained(
     page = provenance.read_config(workdir)
     if page is None:
         raise ValueError(f"--workdir={workdir} holds no run (there is no config.json)")
+    if "objective" not in page:
+        raise ValueError(
+            f"--workdir={workdir} holds no run but published weights; finetune from them, evaluate that run"
+        )
     for key, text in overrides:
         if key.split(".")[0] not in ("data", "evaluation", "mesh"):
             raise ValueError(f"--config.{key}: a finished run can change its data, evaluation and mesh, not that")

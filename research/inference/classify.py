@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from research.inference.text_model import LinenModel, TextModel, batched
+from research.inference.text_model import LinenModel, TextModel, batched, rows_of
 from research.types import Params
 
 # Texts, or pairs of them, to tokens int32 [N L], the tokens of each row that are real [N], where the second text begins
@@ -49,14 +48,8 @@ def classify(
 def _probabilities(
     model: LinenModel, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"], borders: Int[Array, " B"]
 ) -> Float[Array, "B C"]:
-    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
-    real = column < lengths[:, None]
-    hidden, _ = model.apply(
-        {"params": params},
-        tokens,
-        positions=jnp.where(real, column, 0),
-        segment_ids=real.astype(jnp.int32),
-        token_types=(real & (column >= borders[:, None])).astype(jnp.int32),
-    )
+    where = rows_of(tokens, lengths, borders)
+    real = where["segment_ids"] > 0
+    hidden, _ = model.apply({"params": params}, tokens, **where)
     logits = model.apply({"params": params}, hidden, real, train=False, method="classify")
     return jax.nn.softmax(logits, axis=-1)

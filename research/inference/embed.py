@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from research.inference.classify import Encode
-from research.inference.text_model import LinenModel, TextModel, batched, bucket
+from research.inference.text_model import LinenModel, TextModel, batched, bucket, rows_of
 from research.types import Params
 
 
@@ -45,15 +45,9 @@ def _vectors(
     lengths: Int[Array, " B"],
     borders: Int[Array, " B"],
 ) -> Float[Array, "B D"]:
-    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
-    real = column < lengths[:, None]
-    hidden, _ = model.apply(
-        {"params": params},
-        tokens,
-        positions=jnp.where(real, column, 0),
-        segment_ids=real.astype(jnp.int32),
-        token_types=(real & (column >= borders[:, None])).astype(jnp.int32),
-    )
+    where = rows_of(tokens, lengths, borders)
+    real = where["segment_ids"] > 0
+    hidden, _ = model.apply({"params": params}, tokens, **where)
     if head:
         return model.apply({"params": params}, hidden, real, method="embed")
     total = jnp.sum(jnp.where(real[:, :, None], hidden.astype(jnp.float32), 0.0), axis=1)

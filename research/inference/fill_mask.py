@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from research.inference.text_model import LinenModel, TextModel, batched, bucket, vocabulary_logits, without
+from research.inference.text_model import LinenModel, TextModel, batched, bucket, rows_of, vocabulary_logits, without
 from research.types import Params
 
 MASK = re.compile(r"<mask>|\[MASK\]")
@@ -126,11 +126,7 @@ def _candidates(
     program: _Program, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"], slots: Int[Array, "B N"]
 ) -> tuple[Float[Array, "B N C"], Int[Array, "B N C"]]:
     """Probabilities (shares of the whole vocabulary) and ids of the C likeliest tokens at each slot."""
-    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
-    real = column < lengths[:, None]
-    hidden, _ = program.model.apply(
-        {"params": params}, tokens, positions=jnp.where(real, column, 0), segment_ids=real.astype(jnp.int32)
-    )
+    hidden, _ = program.model.apply({"params": params}, tokens, **rows_of(tokens, lengths))
     at_slots = jnp.take_along_axis(hidden, slots[:, :, None], axis=1)
     logits = vocabulary_logits(program.model, params, at_slots)[..., : program.vocab_size]
     probabilities = jax.nn.softmax(logits, axis=-1)

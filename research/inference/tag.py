@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from research.inference.text_model import LinenModel, TextModel, batched, bucket
+from research.inference.text_model import LinenModel, TextModel, batched, bucket, rows_of
 from research.types import Params
 
 # Sentences of words to tokens int32 [N L], their lengths [N], and where each word's first token is (-1: nowhere).
@@ -57,9 +57,5 @@ def tag(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _tags(model: LinenModel, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"]) -> Int[Array, "B L"]:
-    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
-    real = column < lengths[:, None]
-    hidden, _ = model.apply(
-        {"params": params}, tokens, positions=jnp.where(real, column, 0), segment_ids=real.astype(jnp.int32)
-    )
+    hidden, _ = model.apply({"params": params}, tokens, **rows_of(tokens, lengths))
     return jnp.argmax(model.apply({"params": params}, hidden, train=False, method="tag"), axis=-1)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
 from research.types import Params
@@ -92,6 +92,19 @@ def vocabulary_logits(model: LinenModel, params: Params, hidden: Array) -> Float
 def without(logits: Float[Array, "*batch V"], banned: Sequence[int]) -> Float[Array, "*batch V"]:
     """Logits in which the ids `banned` are -inf."""
     return logits.at[..., jnp.array(banned, jnp.int32)].set(-jnp.inf) if banned else logits
+
+
+def rows_of(tokens: Int[Array, "B L"], lengths: Int[Array, " B"], borders: Any = None) -> dict[str, Array]:
+    """What a model takes beside tokens that begin at column 0: one segment a row, of `lengths` tokens.
+
+    The second text of a pair begins at `borders` [B]; without, there is none.
+    """
+    column = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
+    real = column < lengths[:, None]
+    found = {"positions": jnp.where(real, column, 0), "segment_ids": real.astype(jnp.int32)}
+    if borders is not None:
+        found["token_types"] = (real & (column >= borders[:, None])).astype(jnp.int32)
+    return found
 
 
 def bucket(size: int, *, least: int = 8) -> int:

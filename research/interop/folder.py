@@ -55,7 +55,7 @@ def read_folder(folder: Path) -> Published:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(
-            f"{folder} is no folder here, and nothing is downloaded; fetch it first: "
+            f"{folder} is no folder here; give the workdir of a run, or fetch published weights first: "
             f"hf download {folder} --local-dir models/{folder.name}"
         )
     settings = read_json(folder / "config.json")
@@ -97,7 +97,6 @@ def write_folder(
     ids: Mapping[str, int],
     tokens: Mapping[str, str],
     label_names: Sequence[str] = (),
-    shard_bytes: int = 5 * 10**9,
 ) -> str:
     """Writes a model so that `transformers` opens it; returns the architecture.
 
@@ -124,7 +123,7 @@ def write_folder(
         rules = _without_prefix(rules, family.prefix)
     tensors = give_all(params, rules, depth=model.depth)
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder, tensors, shard_bytes=shard_bytes)
+    write_tensors(folder, tensors)
     if task == "features":
         write_pooling(folder, head, width=model.width)
     _write_json(folder / "config.json", settings)

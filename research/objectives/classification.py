@@ -7,7 +7,6 @@ from typing import cast
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.objectives.text import (
@@ -16,10 +15,9 @@ from research.objectives.text import (
     features,
     hide_tokens,
     init,
-    mean_over,
+    labels_loss,
     real_examples,
 )
-from research.ops.cross_entropy import cross_entropy
 from research.types import Batch, Features, Keys, Loss, Variables
 
 
@@ -63,11 +61,7 @@ class Classification:
             batch = hide_tokens(batch, rng.noise, rate=self.token_dropout, mask_id=self.mask_id)
         logits = self.logits(variables, batch, train=train, dropout=rng.dropout)
         where = real_examples(batch)
-        smoothing = self.label_smoothing if train else 0.0
-        losses = cross_entropy(logits, batch["label"], where, label_smoothing=smoothing)
-        correct = (jnp.argmax(logits, axis=-1) == batch["label"]) & where
-        loss = mean_over(losses, where)
-        return Loss(terms={"loss": (1.0, loss)}, metrics={"accuracy": mean_over(correct, where)})
+        return labels_loss(logits, batch["label"], where, label_smoothing=self.label_smoothing if train else 0.0)
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: probabilities [B C]."""

@@ -16,10 +16,9 @@ from research.objectives.text import (
     features,
     hide_tokens,
     init,
-    mean_over,
+    labels_loss,
     real_examples,
 )
-from research.ops.cross_entropy import cross_entropy
 from research.types import Batch, Features, Keys, Loss, Variables
 
 
@@ -60,11 +59,7 @@ class Tagging:
         logits = self.logits(variables, batch, train=train, dropout=rng.dropout)
         where = (batch["tags"] >= 0) & real_examples(batch)[:, None]
         tags = jnp.maximum(batch["tags"], 0)
-        smoothing = self.label_smoothing if train else 0.0
-        losses = cross_entropy(logits, tags, where, label_smoothing=smoothing)
-        correct = (jnp.argmax(logits, axis=-1) == tags) & where
-        loss = mean_over(losses, where)
-        return Loss(terms={"loss": (1.0, loss)}, metrics={"accuracy": mean_over(correct, where)})
+        return labels_loss(logits, tags, where, label_smoothing=self.label_smoothing if train else 0.0)
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the likeliest tag of every position [B L]."""

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.metrics import Mean
+from research.ops.cross_entropy import cross_entropy
 from research.ops.masking import example_keys
-from research.types import Batch, Features, Variables
+from research.types import Batch, Features, Loss, Variables
 
 
 def encode(
@@ -73,6 +74,13 @@ def check_token_dropout(rate: float, mask_id: int) -> None:
         raise ValueError(f"objective.token_dropout={rate}: wanted a share from 0 to below 1")
     if rate and mask_id < 0:
         raise ValueError("objective.token_dropout hides tokens, and the tokenizer has no mask token; set it to 0")
+
+
+def labels_loss(logits: Array, labels: Array, where: Array, *, label_smoothing: float) -> Loss:
+    """Mean cross-entropy in nats, and accuracy, of `labels` [*batch] by `logits` [*batch C] where `where` is true."""
+    losses = cross_entropy(logits, labels, where, label_smoothing=label_smoothing)
+    correct = (jnp.argmax(logits, axis=-1) == labels) & where
+    return Loss(terms={"loss": (1.0, mean_over(losses, where))}, metrics={"accuracy": mean_over(correct, where)})
 
 
 def real_examples(batch: Batch) -> Array:

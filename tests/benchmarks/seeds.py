@@ -17,8 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from scipy import stats
+from research.evaluation.evidence import compare
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,11 +33,6 @@ def finetune(arguments: list[str], *, seed: int, weights: str) -> dict:
         return json.loads(Path(f"{folder}/run/result.json").read_text()) | {"process_seconds": seconds}
 
 
-def interval(values: np.ndarray) -> float:
-    """Half the width of the 95 % interval of a mean (Student's t)."""
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("name")
@@ -51,8 +45,8 @@ def main() -> None:
         for weights, found in results.items():
             found.append(finetune(arguments, seed=seed, weights=weights))
             print(f"seed {seed} {weights}: {flags.metric} {found[-1][flags.metric]:.4f}", flush=True)
-    scores = {weights: np.array([result[flags.metric] for result in found]) for weights, found in results.items()}
-    paired = scores["pretrained"] - scores["scratch"]
+    scores = {weights: [result[flags.metric] for result in found] for weights, found in results.items()}
+    compared = compare(scores["pretrained"], scores["scratch"], {})
     floors = {key: value for key, value in results["pretrained"][0].items() if key.startswith("floor/")}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
     summary = {
@@ -62,11 +56,7 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
         "metric": flags.metric,
         "seeds": flags.seeds,
-        **{
-            weights: {"mean": float(each.mean()), "interval95": interval(each), "runs": each.tolist()}
-            for weights, each in scores.items()
-        },
-        "paired_difference": {"mean": float(paired.mean()), "interval95": interval(paired)},
+        **{name: compared[name] for name in ("pretrained", "scratch", "paired_difference")},
         "floors": floors,
         "shared_rows": results["pretrained"][0]["shared_rows"],
         "wall_seconds": time.perf_counter() - started,

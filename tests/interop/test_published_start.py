@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from research.conversion import convert, write_published
+from research.evaluator import evaluate_trained
 from research.interop import read_folder
 from research.predict import main as predict
 from research.trained import open_trained
@@ -99,6 +100,11 @@ def test_pretraining_goes_on_with_the_published_head(folder, corpus, tmp_path):
     assert continued.about["head"]["transform"]
     given = read_folder(folder).params["head"]
     np.testing.assert_allclose(continued.params["head"]["transform"]["kernel"], given["transform"]["kernel"], atol=1e-6)
+
+
+def test_evaluate_wants_a_run(folder):
+    with pytest.raises(ValueError, match="holds no run but published weights"):
+        evaluate_trained(folder, [], step=None, floors=False)
 
 
 def test_predict_fills_masks_with_published_weights(folder, capsys):
