@@ -9,11 +9,12 @@ newsgroups and docs 4.46 nats a masked token where the unigram has 6.80.
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "tiny", "small")
+VARIANTS = ("", "tiny", "small", "medium")
 
 
 def get_config(variant=""):
-    tiny, small = variant == "tiny", variant == "small"
+    tiny, medium = variant == "tiny", variant == "medium"
+    small = variant == "small" or medium
     model = dict(name="bert", dropout=0.1)
     optimizer = dict(
         name="adamw",
@@ -24,7 +25,7 @@ def get_config(variant=""):
     if tiny:
         model |= dict(width=16, depth=2, num_heads=2)
     if small:
-        model = dict(name="modern", width=128, depth=2, num_heads=4, unroll=2)
+        model = dict(name="modern", width=256 if medium else 128, depth=2, num_heads=4, unroll=2)
         optimizer = dict(
             name="muon",
             peak_rate=6e-3,
@@ -49,7 +50,7 @@ def get_config(variant=""):
             objective=dict(name="masked_lm", rate=0.2 if small else 0.3, unit="words"),
             optimizer=optimizer,
             num_steps=20 if tiny else 6000 if small else 100_000,
-            batch_size=8 if tiny else 16 if small else 1024,
+            batch_size=8 if tiny else 32 if medium else 16 if small else 1024,
             log=dict(every=100 if small else 10),
             checkpoint=dict(every=10 if tiny else 2000),
             evaluation=dict(
