@@ -47,9 +47,9 @@ class Evaluator:
     def all_scores(self, variables: Variables, *, floors: bool) -> dict[str, Any]:
         """Every split that is not trained on: means, scores of the outputs, and floors beside them."""
         result: dict[str, Any] = {}
-        for split in [name for name in ("val", "test") if name in self._dataset.splits]:
+        for split in [name for name in self._dataset.splits if name != "train"]:
             result |= self.scores(variables, split)
-            result |= scores.of_outputs(self.outputs(variables, split), self._dataset, split)
+            result |= scores.of_outputs(self.outputs(variables, split), self._dataset, split, objective=self._name)
             if floors:
                 result |= scores.floors(self._dataset, split, objective=self._name)
         return result
