@@ -48,6 +48,7 @@ class Spec:
     word_starts: np.ndarray | None = None  # bool [V]
     word_ends: np.ndarray | None = None  # bool [V]
     label_names: tuple[str, ...] = ()
+    label_counts: tuple[int, ...] = ()  # training rows (or tagged words) of each class, in the order of label_names
 
     @property
     def num_classes(self) -> int:

@@ -44,9 +44,14 @@ class Saving:
 
 @dataclass(frozen=True)
 class Evaluating:
-    """The validation split, whole, every `every` steps (0: only at the end); floors and samples at the end."""
+    """The validation split, whole, every `every` steps (0: only at the end); floors and samples at the end.
+
+    With `patience` training ends once so many evaluations in a row have not bettered `checkpoint.metric`, and the best
+    step is what the run gives.
+    """
 
     every: int = 0
+    patience: int = 0
     batch_size: int = 0  # 0: the training batch size
     floors: bool = True
     samples: tuple[str, ...] = ()  # texts to fill or to continue at the end

@@ -1,8 +1,7 @@
-"""The hall's other half: an experiment on its devices, from the first batch to the last checkpoint and the report."""
+"""The hall's other half: an experiment on its devices, from the first batch to the last checkpoint."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,22 @@ from research import provenance
 from research.batch import AXES
 from research.build import build
 from research.data.stream import TrainStream
-from research.evaluation import scores
-from research.evaluation.report import write_report
-from research.evaluator import Evaluator, check_samples, draw_samples
-from research.experiment import (
-    Evaluating,
-    Experiment,
-    Logging,
-    Saving,
-    Tuning,
-)
+from research.evaluator import Evaluator, check_samples
+from research.experiment import Evaluating, Experiment, Logging, Saving, Tuning
+from research.finish import best_state, finish
 from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
+from research.training.early_stop import StopEarly
 from research.training.hooks import Evaluate, Save, StopAtBadStep, join, separate
 from research.training.log import Log
 from research.training.loop import fit
 from research.training.optimizer import OPTIMIZERS, layer_multipliers
 from research.training.restore import restore_latest
 from research.training.sharding import batch_shardings, make_mesh, put_batch
-from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, weights
+from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, to_evaluate
 from research.training.step import make_train_step
-from research.types import Batch, Variables
+from research.types import Batch
 
 
 class Run:
@@ -170,18 +163,27 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
                 lambda state: run.evaluator.scores(to_evaluate(state), "val"), log, every=evaluating.every, **ends
             )
             save = Save(checkpoints, log, evaluate, health, every=saving.every, batch_size=page.batch_size, **ends)
+            early = _stop_early(evaluating, saving, evaluate, save, log.values(saving.metric))
             with save:
                 batches = log.watch(run.batches(start=int(state.step) * page.batch_size))
-                state = fit(
-                    run.train_step, state, batches, num_steps=page.num_steps, hooks=(log, health, evaluate, save)
-                )
+                hooks = (log, health, evaluate, save, *([early] if early else []))
+                if early is None or not early.done:
+                    state = fit(run.train_step, state, batches, num_steps=page.num_steps, hooks=hooks)
             checkpoints.wait()
-            return _finish(run, state, workdir, log, evaluating, started)
+            if early is not None:
+                state = best_state(run, state, checkpoints, log)
+            return finish(run, state, workdir, log, evaluating, started)
 
 
-def to_evaluate(state: TrainState) -> Variables:
-    """The variables with the parameters that are evaluated: the average where there is one."""
-    return {**state.variables, "params": weights(state)}
+def _stop_early(
+    evaluating: Evaluating, saving: Saving, evaluate: Evaluate, save: Save, seen: Sequence[float]
+) -> StopEarly | None:
+    if not evaluating.patience:
+        return None
+    if not evaluating.every or not saving.keep_best:
+        raise ValueError("evaluation.patience needs evaluation.every and checkpoint.keep_best of 1 or more")
+    patience = evaluating.patience
+    return StopEarly(evaluate, save, metric=saving.metric, mode=saving.mode, patience=patience, seen=seen)
 
 
 def _open_log(run: Run, workdir: Path, settings: Logging, started: float) -> Log:
@@ -198,30 +200,3 @@ def _open_log(run: Run, workdir: Path, settings: Logging, started: float) -> Log
         peak_flops=None if peak is None else peak * run.mesh.size,
         tensorboard=settings.tensorboard,
     )
-
-
-def _finish(
-    run: Run, state: TrainState, workdir: Path, log: Log, evaluating: Evaluating, started: float
-) -> dict[str, Any]:
-    """The final evaluation of every split that is not trained on, its floors, samples, result.json and report.html."""
-    result: dict[str, Any] = {"step": run.page.num_steps}
-    result |= run.evaluator.all_scores(to_evaluate(state), floors=evaluating.floors)
-    result["shared_rows"] = dict(run.experiment.dataset.facts.get("shared_rows", {}))
-    result["first_step_seconds"] = log.first_step_seconds
-    result["peak_memory_mb"] = provenance.peak_memory_mb()
-    result["wall_seconds"] = time.perf_counter() - started
-    provenance.write_json(workdir / "result.json", result)
-    for line in scores.summary(result):
-        log.say(line)
-    variables = to_evaluate(state)
-    merged = getattr(run.objective, "merged", None)  # LoRA
-    shown = draw_samples(
-        run.experiment, variables["params"] if merged is None else merged(variables), evaluating.samples
-    )
-    provenance.write_json(workdir / "samples.json", shown)
-    for sample in shown:
-        log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")
-    log.say(f"report: {write_report(workdir)}")
-    if run.page.then:
-        log.say("next: " + run.page.then.replace("{workdir}", str(workdir)))
-    return result

@@ -21,7 +21,7 @@ from research.models import HEADS, MODELS, Model
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
 from research.training.restore import read_about, read_frozen, read_params
-from research.training.step_folder import complete_steps
+from research.training.step_folder import chosen_step, complete_steps
 from research.types import Objective
 
 
@@ -43,7 +43,7 @@ class Trained:
 
 
 def open_trained(place: Path, *, step: int | None = None) -> Trained:
-    """The newest checkpoint of a run (or the one of `step`), or published weights.
+    """The checkpoint that a run ended with (its newest but for early stopping), that of `step`, or published weights.
 
     Raises:
       ValueError: nothing of either kind there, no complete checkpoint, or a damaged one.
@@ -55,7 +55,7 @@ def open_trained(place: Path, *, step: int | None = None) -> Trained:
     steps = complete_steps(directory) if directory.is_dir() else []
     if not steps:
         raise ValueError(f"{place} holds no complete checkpoint; give the --workdir of a run that has saved one")
-    chosen = steps[-1] if step is None else step
+    chosen = chosen_step(directory) if step is None else step
     if chosen not in steps:
         raise ValueError(f"{place} has no checkpoint {chosen}; it has {', '.join(map(str, steps))}")
     about = read_about(directory, chosen)

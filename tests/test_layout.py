@@ -14,6 +14,7 @@ DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert"}
 HALL = {
     "experiment",
     "run",
+    "finish",
     "evaluator",
     "config",
     "provenance",

@@ -129,7 +129,12 @@ def text_classification(
     contents = trained.to_str()
     return Dataset(
         splits=splits,
-        spec=Spec(length=length, label_names=tuple(map(str, classes)), **facts(trained)),
+        spec=Spec(
+            length=length,
+            label_names=tuple(map(str, classes)),
+            label_counts=tuple(found["train"].labels.count(label) for label in classes),
+            **facts(trained),
+        ),
         tokenizer=contents,
         facts={
             **counts,

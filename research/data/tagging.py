@@ -131,7 +131,12 @@ def tagging(
     contents = trained.to_str()
     return Dataset(
         splits=splits,
-        spec=Spec(length=length, label_names=tuple(names), **facts(trained)),
+        spec=Spec(
+            length=length,
+            label_names=tuple(names),
+            label_counts=tuple(counts["train"]["tags"].get(name, 0) for name in names),
+            **facts(trained),
+        ),
         tokenizer=contents,
         facts={
             **counts,

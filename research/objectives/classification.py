@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,7 @@ from research.objectives.text import (
     init,
     labels_loss,
     real_examples,
+    weigh_classes,
 )
 from research.types import Batch, Features, Keys, Loss, Variables
 
@@ -25,7 +26,8 @@ from research.types import Batch, Features, Keys, Loss, Variables
 class Classification:
     """Mean cross-entropy of the label, in nats; the model reads both ways unless its pretraining was causal.
 
-    In training each token behind the first is hidden with the probability `token_dropout` (see `hide_tokens`).
+    In training each token behind the first is hidden with the probability `token_dropout` (see `hide_tokens`), and
+    classes weigh as `class_weights` says (see `weigh_classes`).
     """
 
     model: nn.Module
@@ -33,6 +35,8 @@ class Classification:
     mask_id: int = -1
     label_smoothing: float = 0.0
     token_dropout: float = 0.0
+    class_weights: Literal["balanced"] | tuple[float, ...] = ()
+    label_counts: tuple[int, ...] = ()
 
     couples_examples = False
     causal = False
@@ -40,6 +44,12 @@ class Classification:
 
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)
+        weigh_classes(self.class_weights, self.label_counts, self.num_classes)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of each class in training; none where all weigh the same."""
+        return weigh_classes(self.class_weights, self.label_counts, self.num_classes)
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
         mask = batch["segment_ids"] > 0
@@ -60,8 +70,8 @@ class Classification:
         if train and self.token_dropout:
             batch = hide_tokens(batch, rng.noise, rate=self.token_dropout, mask_id=self.mask_id)
         logits = self.logits(variables, batch, train=train, dropout=rng.dropout)
-        where = real_examples(batch)
-        return labels_loss(logits, batch["label"], where, label_smoothing=self.label_smoothing if train else 0.0)
+        only_then = {"label_smoothing": self.label_smoothing, "weights": self.weights} if train else {}
+        return labels_loss(logits, batch["label"], real_examples(batch), **only_then)
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: probabilities [B C]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ from research.objectives.text import (
     init,
     labels_loss,
     real_examples,
+    weigh_classes,
 )
 from research.types import Batch, Features, Keys, Loss, Variables
 
@@ -26,7 +27,8 @@ from research.types import Batch, Features, Keys, Loss, Variables
 class Tagging:
     """Mean cross-entropy of the tags, in nats a word; the model reads both ways unless its pretraining was causal.
 
-    In training each token behind the first is hidden with the probability `token_dropout` (see `hide_tokens`).
+    In training each token behind the first is hidden with the probability `token_dropout` (see `hide_tokens`), and
+    classes weigh as `class_weights` says (see `weigh_classes`).
     """
 
     model: nn.Module
@@ -34,6 +36,8 @@ class Tagging:
     mask_id: int = -1
     label_smoothing: float = 0.0
     token_dropout: float = 0.0
+    class_weights: Literal["balanced"] | tuple[float, ...] = ()
+    label_counts: tuple[int, ...] = ()
 
     couples_examples = False
     causal = False
@@ -41,6 +45,12 @@ class Tagging:
 
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)
+        weigh_classes(self.class_weights, self.label_counts, self.num_classes)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of each class in training; none where all weigh the same."""
+        return weigh_classes(self.class_weights, self.label_counts, self.num_classes)
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
         return init(self.model, rng, batch, lambda model, hidden: model.tag(hidden, train=False))
@@ -59,7 +69,8 @@ class Tagging:
         logits = self.logits(variables, batch, train=train, dropout=rng.dropout)
         where = (batch["tags"] >= 0) & real_examples(batch)[:, None]
         tags = jnp.maximum(batch["tags"], 0)
-        return labels_loss(logits, tags, where, label_smoothing=self.label_smoothing if train else 0.0)
+        only_then = {"label_smoothing": self.label_smoothing, "weights": self.weights} if train else {}
+        return labels_loss(logits, tags, where, **only_then)
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the likeliest tag of every position [B L]."""

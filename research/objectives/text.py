@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -76,11 +77,37 @@ def check_token_dropout(rate: float, mask_id: int) -> None:
         raise ValueError("objective.token_dropout hides tokens, and the tokenizer has no mask token; set it to 0")
 
 
-def labels_loss(logits: Array, labels: Array, where: Array, *, label_smoothing: float) -> Loss:
-    """Mean cross-entropy in nats, and accuracy, of `labels` [*batch] by `logits` [*batch C] where `where` is true."""
+def labels_loss(
+    logits: Array, labels: Array, where: Array, *, label_smoothing: float = 0.0, weights: Sequence[float] = ()
+) -> Loss:
+    """Mean cross-entropy in nats, and accuracy, of `labels` [*batch] by `logits` [*batch C] where `where` is true.
+
+    With `weights` [C] each counts as much as its class weighs; the mean is over weights, not over examples.
+    """
     losses = cross_entropy(logits, labels, where, label_smoothing=label_smoothing)
     correct = (jnp.argmax(logits, axis=-1) == labels) & where
-    return Loss(terms={"loss": (1.0, mean_over(losses, where))}, metrics={"accuracy": mean_over(correct, where)})
+    loss = mean_over(losses, where)
+    if weights:
+        each = jnp.where(where, jnp.asarray(weights, jnp.float32)[labels], 0.0)
+        loss = Mean(jnp.sum(losses * each), jnp.sum(each))
+    return Loss(terms={"loss": (1.0, loss)}, metrics={"accuracy": mean_over(correct, where)})
+
+
+def weigh_classes(
+    wanted: Literal["balanced"] | tuple[float, ...], counts: Sequence[int], num_classes: int
+) -> tuple[float, ...]:
+    """A weight for each class: those that are wanted, or N / (C · n_c), with which all classes weigh the same.
+
+    Raises:
+      ValueError: not one positive weight for each class.
+    """
+    if wanted == "balanced":  # no counts: a trained model, opened to be used
+        return tuple(sum(counts) / (num_classes * max(count, 1)) for count in counts)
+    if wanted and (len(wanted) != num_classes or min(wanted) <= 0):
+        raise ValueError(
+            f"objective.class_weights={wanted}: wanted a positive number for each of {num_classes} classes, or balanced"
+        )
+    return tuple(wanted)
 
 
 def real_examples(batch: Batch) -> Array:

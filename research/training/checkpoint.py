@@ -24,6 +24,7 @@ from research.training.step_folder import (
     agree,
     as_json,
     best_step,
+    choose,
     complete_steps,
     find_damage,
     is_writer,
@@ -67,7 +68,7 @@ class Checkpoints:
             raise ValueError(f"keep_latest={keep_latest}, keep_best={keep_best}; wanted at least 1 and at least 0")
         if mode not in ("min", "max"):
             raise ValueError(f"mode={mode!r}; use 'min' or 'max'")
-        self._directory = Path(directory).absolute()
+        self.directory = Path(directory).absolute()
         self._about = as_json(about, "about")
         self._keep_latest, self._keep_best = keep_latest, keep_best
         self._metric = metric
@@ -77,11 +78,11 @@ class Checkpoints:
         problem = None
         if is_writer():
             try:
-                self._directory.mkdir(parents=True, exist_ok=True)
-                remove_incomplete(self._directory)
+                self.directory.mkdir(parents=True, exist_ok=True)
+                remove_incomplete(self.directory)
             except OSError as error:
-                problem = ValueError(f"cannot keep checkpoints in {self._directory}: {error}; choose another --workdir")
-        agree(problem, ValueError(f"process 0 cannot keep checkpoints in {self._directory}; see its log"))
+                problem = ValueError(f"cannot keep checkpoints in {self.directory}: {error}; choose another --workdir")
+        agree(problem, ValueError(f"process 0 cannot keep checkpoints in {self.directory}; see its log"))
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -109,7 +110,7 @@ class Checkpoints:
         host_text = as_json({"host": dict(host), "metrics": numbers}, "host")
         agree(self._obstacle(step, items) if is_writer() else None, SaveFailed(f"process 0 cannot save step {step}"))
         try:
-            response = _start_writing(self._directory / str(step), items)
+            response = _start_writing(self.directory / str(step), items)
         except _WRITE_ERRORS as error:
             raise self._give_up(step, error) from error
         self._pending = self._worker.submit(self._finish, step, response, host_text)
@@ -131,25 +132,33 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The complete steps, ascending."""
-        return complete_steps(self._directory)
+        return complete_steps(self.directory)
 
     def latest(self) -> int | None:
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
         """The step with the best metric; of equals the later; None where no step has it."""
-        return best_step(self._directory, metric=self._metric, mode=self._mode)
+        return best_step(self.directory, metric=self._metric, mode=self._mode)
+
+    def choose_best(self) -> int:
+        """Notes the best step as the one that the run ended with, and returns it."""
+        best = self.best()
+        assert best is not None, "no step was saved with its metric"
+        if is_writer():
+            choose(self.directory, best)
+        return best
 
     def _obstacle(self, step: int, items: Mapping[str, Any]) -> Exception | None:
         """What stands in the way of a save; clears what an earlier save left there."""
         try:
-            remove_incomplete(self._directory)
+            remove_incomplete(self.directory)
             for later in [known for known in self.steps() if known >= step]:
-                if not find_damage(self._directory / str(later)):
-                    return ValueError(f"checkpoint {later} is in {self._directory} already; save a later step")
-                remove(self._directory / str(later))  # the run was told to go back to the one before it
+                if not find_damage(self.directory / str(later)):
+                    return ValueError(f"checkpoint {later} is in {self.directory} already; save a later step")
+                remove(self.directory / str(later))  # the run was told to go back to the one before it
             needed = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
-            free = shutil.disk_usage(self._directory).free
+            free = shutil.disk_usage(self.directory).free
         except OSError as error:
             return self._failure(step, str(error))
         if free < needed:
@@ -158,7 +167,7 @@ class Checkpoints:
 
     def _finish(self, step: int, response: v1.AsyncResponse[None], host_text: str) -> None:
         """The background part. Orbax's result means that the arrays of all processes are on the disk."""
-        folder = self._directory / str(step)
+        folder = self.directory / str(step)
         try:
             response.result()
             if is_writer():
@@ -172,18 +181,18 @@ class Checkpoints:
 
     def _remove_old(self, saved: int) -> None:
         steps = self.steps()
-        ranked = rank(self._directory, steps, self._metric, self._mode)
+        ranked = rank(self.directory, steps, self._metric, self._mode)
         kept = {*steps[-self._keep_latest :], *ranked[: self._keep_best]}
         try:
             for step in set(steps) - kept:
-                remove(self._directory / str(step))
+                remove(self.directory / str(step))
         except OSError as error:
             raise SaveFailed(f"checkpoint {saved} is saved, but an older one cannot be removed: {error}") from error
 
     def _give_up(self, step: int, error: Exception) -> SaveFailed:
         if is_writer():
             with contextlib.suppress(OSError):  # Orbax's other threads may still write there; the next save clears it
-                remove_incomplete(self._directory)
+                remove_incomplete(self.directory)
         full = "No space left on device" in str(error)
         return self._failure(step, "the disk is full" if full else str(error).strip().split("\n")[0][:300])
 
@@ -191,7 +200,7 @@ class Checkpoints:
         newest = self.latest()
         intact = "there is no earlier one" if newest is None else f"checkpoint {newest} is intact"
         return SaveFailed(
-            f"checkpoint {step} was not saved in {self._directory}: {cause}; {intact}; "
+            f"checkpoint {step} was not saved in {self.directory}: {cause}; {intact}; "
             "free space there (or mend what is named) and start the same command again"
         )
 

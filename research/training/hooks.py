@@ -64,7 +64,7 @@ class Save:
     ) -> None:
         self._checkpoints, self._log, self._evaluate, self._health = checkpoints, log, evaluate, health
         self._every, self._num_steps, self._batch_size = every, num_steps, batch_size
-        self._signal = 0
+        self._signal, self._saved = 0, -1
         self._previous: Any = None
 
     def __enter__(self) -> Save:
@@ -83,6 +83,9 @@ class Save:
             raise Preempted(f"asked to stop (signal {self._signal}); saved step {step}; the same command continues")
 
     def save(self, step: int, state: TrainState) -> None:
+        """Does nothing where this step is saved already."""
+        if step == self._saved:
+            return
         self._health.check(state)
         evaluated, values = self._evaluate.latest
         with self._log.paused():
@@ -91,6 +94,7 @@ class Save:
             self._checkpoints.save(
                 step, params=params, state=rest, host=host, metrics=values if evaluated == step else {}
             )
+        self._saved = step
 
     def _remember(self, number: int, frame: Any) -> None:
         self._signal = number

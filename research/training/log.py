@@ -146,6 +146,12 @@ class Log:
         self._sums = {name: np.array([float.fromhex(value) for value in pair]) for name, pair in window.items()}
         self._metrics_file()
 
+    def values(self, name: str) -> list[float]:
+        """What metrics.jsonl says of one measure up to the step that the run stands at, in order; NaN for null."""
+        self._metrics_file()  # cuts what comes later
+        lines = map(json.loads, (self._workdir / "metrics.jsonl").read_text().splitlines())
+        return [math.nan if line[name] is None else line[name] for line in lines if name in line]
+
     def close(self) -> None:
         """Closes the files and gives the terminal back; the open window is left to `window`."""
         if self._file is not None:

@@ -11,9 +11,12 @@ from research.types import Batch, Metrics
 
 
 class Hook(Protocol):
-    """Called after every step with its number (from 1), the new state and the step's means, all still on the device."""
+    """Called after every step with its number (from 1), the new state and the step's means, all still on the device.
 
-    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None: ...
+    True ends the training here, once every hook has seen the step.
+    """
+
+    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> bool | None: ...
 
 
 class Preempted(Exception):
@@ -34,6 +37,6 @@ def fit(
     while step < num_steps:
         state, metrics = train_step(state, next(iterator))
         step += 1
-        for hook in hooks:
-            hook(step, state, metrics)
+        if any([hook(step, state, metrics) for hook in hooks]):
+            break
     return state

@@ -36,6 +36,11 @@ def weights(state: TrainState) -> Params:
     return state.variables["params"] if state.ema is None else state.ema
 
 
+def to_evaluate(state: TrainState) -> Variables:
+    """The variables with the parameters that are evaluated: the average where there is one."""
+    return {**state.variables, "params": weights(state)}
+
+
 def abstract_params(objective: Objective, batch: Batch) -> Any:
     """Shapes, types and logical axis names of the parameters; nothing is computed."""
     return jax.eval_shape(lambda: objective.init(jax.random.key(0), batch))["params"]

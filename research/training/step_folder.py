@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_CHECKSUMS = "checksums.json"
+_CHECKSUMS, _CHOSEN = "checksums.json", "chosen.json"
 _UNFINISHED = re.compile(r"\d+(\.orbax-checkpoint-tmp.*)?")  # a step, or what Orbax calls it before its rename
 
 
@@ -145,6 +145,18 @@ def _sha256(path: Path) -> str:
 def best_step(directory: Path, *, metric: str, mode: Mode) -> int | None:
     """The complete step with the best `metric`; of equals the later; None where no step has it."""
     return next(iter(rank(directory, complete_steps(directory), metric, mode)), None)
+
+
+def choose(directory: Path, step: int) -> None:
+    """Notes that this step, and not the newest, is what the run ended with."""
+    write(directory / _CHOSEN, as_json({"step": step}, _CHOSEN))
+
+
+def chosen_step(directory: Path) -> int | None:
+    """The complete step that the run ended with: the one noted, else the newest; None where there is none."""
+    steps = complete_steps(directory)
+    noted = json.loads((directory / _CHOSEN).read_text())["step"] if (directory / _CHOSEN).is_file() else None
+    return noted if noted in steps else max(steps, default=None)
 
 
 def rank(directory: Path, steps: list[int], metric: str, mode: str) -> list[int]:

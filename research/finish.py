@@ -1,0 +1,60 @@
+"""The end of a run: its best step where it stopped early, the final evaluation, samples, and the report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+
+from research import provenance
+from research.evaluation import scores
+from research.evaluation.report import write_report
+from research.evaluator import draw_samples
+from research.experiment import Evaluating
+from research.training.checkpoint import Checkpoints
+from research.training.hooks import separate
+from research.training.log import Log
+from research.training.restore import read_params
+from research.training.state import TrainState, to_evaluate
+
+if TYPE_CHECKING:
+    from research.run import Run
+
+
+def best_state(run: Run, state: TrainState, checkpoints: Checkpoints, log: Log) -> TrainState:
+    """The state with the weights of its best step, which is noted as the one that the run ended with."""
+    best = checkpoints.choose_best()
+    log.say(f"stopped at step {int(state.step)}; the best was step {best}")
+    params = read_params(checkpoints.directory, best, like=separate(run.abstract)[0])
+    variables = {**state.variables, "params": params}
+    ema = None if state.ema is None else params
+    return state.replace(step=jnp.asarray(best, jnp.int32), variables=variables, ema=ema)
+
+
+def finish(
+    run: Run, state: TrainState, workdir: Path, log: Log, evaluating: Evaluating, started: float
+) -> dict[str, Any]:
+    """The final evaluation of every split that is not trained on, its floors, samples, result.json and report.html."""
+    result: dict[str, Any] = {"step": int(state.step)}
+    result |= run.evaluator.all_scores(to_evaluate(state), floors=evaluating.floors)
+    result["shared_rows"] = dict(run.experiment.dataset.facts.get("shared_rows", {}))
+    result["first_step_seconds"] = log.first_step_seconds
+    result["peak_memory_mb"] = provenance.peak_memory_mb()
+    result["wall_seconds"] = time.perf_counter() - started
+    provenance.write_json(workdir / "result.json", result)
+    for line in scores.summary(result):
+        log.say(line)
+    variables = to_evaluate(state)
+    merged = getattr(run.objective, "merged", None)  # LoRA
+    shown = draw_samples(
+        run.experiment, variables["params"] if merged is None else merged(variables), evaluating.samples
+    )
+    provenance.write_json(workdir / "samples.json", shown)
+    for sample in shown:
+        log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")
+    log.say(f"report: {write_report(workdir)}")
+    if run.page.then:
+        log.say("next: " + run.page.then.replace("{workdir}", str(workdir)))
+    return result
