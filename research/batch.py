@@ -16,6 +16,7 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "token_types": ("batch", "length"),  # int32 [B L], pairs of texts only: 0 in the first, 1 in the second
     "tags": ("batch", "length"),  # int32 [B L], a word's tag at its first token, -1 elsewhere
     "label": ("batch",),  # int32 [B]
+    "soft_labels": ("batch", None),  # float32 [B C], a teacher's log-probabilities; training only
     "example_id": ("batch",),  # uint32 [B], index of the example in the stream (train) or the split (evaluation)
     "example_mask": ("batch",),  # bool [B], false where the last evaluation batch is padded
 }

@@ -13,6 +13,7 @@ from research import config, provenance
 from research.batch import Dataset, Spec
 from research.build import Block, build, check, resolve
 from research.data import DATA
+from research.distillation import with_soft_labels
 from research.models import HEADS, MODELS, Model
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
@@ -121,6 +122,7 @@ class Page:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     init_from: str = ""
+    teacher: str = ""  # a finetuned classifier, whose soft labels count with objective.soft_weight
     then: str = ""  # what to try next, printed at the end; {workdir} is this run's
     weights: Literal["pretrained", "scratch"] = "pretrained"
     evidence: Annotated[Nested, Block("evidence", {"": Evidence})] = field(default_factory=dict)
@@ -178,8 +180,11 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
     origin = open_trained(Path(page.init_from)) if page.init_from else None
     data = dict(page.data)
     if origin is not None:
-        if page.model:
-            raise ValueError("the page has a model block and init_from, which brings its own; remove one of the two")
+        if page.model and page.weights == "pretrained":
+            raise ValueError(
+                "the page has a model block and init_from, which brings its own; remove one of the two, or set "
+                "weights=scratch for another model with that run's tokenizer"
+            )
         data["tokenizer"] = {"name": "file", "path": str(Path(page.init_from) / "tokenizer.json")}
     elif not page.model:
         raise ValueError(
@@ -188,7 +193,11 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
     dataset = build(data, DATA, kind="data")
     for line in provenance.describe_data(dataset):
         say(line)
-    objective, about = build_objective(page, dataset.spec, origin)
+    objective, about = build_objective(page, dataset.spec, None if page.model else origin)
+    if bool(page.teacher) != bool(page.objective.get("soft_weight")):
+        raise ValueError("teacher and objective.soft_weight belong together; set both, or neither")
+    if page.teacher:
+        dataset = with_soft_labels(dataset, Path(page.teacher), batch_size=page.batch_size)
     length = dataset.spec.length
     backbone = build(about["model"], MODELS, kind="model")
     if length > about["model"]["length"] > 0:

@@ -93,6 +93,7 @@ def test_a_run_gives_its_best_step(stopped):
     assert any(not np.array_equal(first, second) for first, second in pairs)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_no_further(stopped, corpus):
     workdir, result = stopped
     before = losses(workdir)
@@ -101,6 +102,7 @@ def test_the_same_command_again_trains_no_further(stopped, corpus):
     assert again["step"] == result["step"] and again["val/loss"] == result["val/loss"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_stops_where_the_whole_one_did(stopped, corpus, tmp_path):
     workdir, result = stopped
     copy = tmp_path / "run"

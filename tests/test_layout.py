@@ -15,6 +15,7 @@ HALL = {
     "experiment",
     "run",
     "finish",
+    "distillation",
     "evaluator",
     "config",
     "provenance",

@@ -60,6 +60,24 @@ class Mixture(Joined):
         self.weights = tuple(weights)
 
 
+class WithArray(Sequence[Any]):
+    """The rows of a source, each with one more array: `values[i]`, under `key`."""
+
+    def __init__(self, source: Source, key: str, values: np.ndarray) -> None:
+        assert len(values) == len(source)
+        self._source, self._key, self._values = source, key, values
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index):
+        return row_at(self, index)
+
+    def rows(self, indices: np.ndarray) -> Example:
+        """The rows at `indices`, stacked."""
+        return {**read_rows(self._source, indices), self._key: self._values[indices]}
+
+
 def read_rows(source: Source, indices: np.ndarray) -> Example:
     """The rows at `indices`, stacked; by the source's own `rows(indices)` where it has one."""
     fast = getattr(source, "rows", None)
