@@ -9,13 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert"}
+DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average"}
 # The hall: it may know every room.
 HALL = {
     "experiment",
     "run",
     "finish",
     "distillation",
+    "averaging",
     "evaluator",
     "config",
     "provenance",
