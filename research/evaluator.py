@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,12 +56,15 @@ class Evaluator:
 
     def outputs(self, variables: Variables, split: str) -> dict[str, np.ndarray]:
         """The objective's per-example outputs over a split, in its order; empty where it has none."""
-        if self._outputs is None:
-            return {}
+        outputs = self._outputs
+        return {} if outputs is None else self.over(split, lambda batch: outputs(variables, batch))
+
+    def over(self, split: str, read: Callable[[Batch], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """What `read` gives for each example [B …] of a split, in its order."""
         found = []
         for batch in self._batches(split):
             real = np.asarray(batch["example_mask"])
-            found.append({key: np.asarray(value)[real] for key, value in self._outputs(variables, batch).items()})
+            found.append({key: np.asarray(value)[real] for key, value in read(batch).items()})
         return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
     def _batches(self, split: str) -> Iterator[Batch]:

@@ -63,6 +63,7 @@ class Tuning:
     """What finetuning changes, and how fast: rates fall by `layer_decay` from each layer to the one below it.
 
     With a `lora_rank` the backbone is frozen, and low-rank updates of the `lora_targets` are trained beside the head.
+    A `linear_probe` takes no step: the head is solved for in closed form (`evaluation/probes.py`).
     """
 
     freeze_backbone: bool = False
@@ -71,8 +72,11 @@ class Tuning:
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_targets: tuple[str, ...] = ("query", "value")
+    linear_probe: bool = False
 
     def __post_init__(self) -> None:
+        if self.linear_probe and (self.lora_rank or self.multiplies):
+            raise ValueError("tuning.linear_probe trains nothing but a head, in closed form; leave the other keys out")
         if self.lora_rank and (self.freeze_backbone or self.freeze_layers or self.layer_decay != 1.0):
             raise ValueError(
                 "tuning.lora_rank trains adapters in place of the backbone's own parameters; leave freeze_backbone, "

@@ -16,6 +16,7 @@ from research.data.stream import TrainStream
 from research.evaluator import Evaluator, check_samples
 from research.experiment import Evaluating, Experiment, Logging, Saving, Tuning
 from research.finish import best_state, finish
+from research.probing import check_probe, solve
 from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
@@ -50,7 +51,10 @@ class Run:
         self._batch_shardings = batch_shardings(first, AXES, self.mesh)
         self.first_batch = put_batch(first, self._batch_shardings)
         self.optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", num_steps=page.num_steps)
-        tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
+        self.tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
+        tuning = self.tuning
+        if tuning.linear_probe:
+            check_probe(experiment.about["head"], experiment.about["objective"]["name"])
         params = nn.meta.unbox(abstract_params(self.objective, self.first_batch))
         multipliers = None
         if tuning.multiplies:
@@ -163,11 +167,16 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
                 lambda state: run.evaluator.scores(to_evaluate(state), "val"), log, every=evaluating.every, **ends
             )
             save = Save(checkpoints, log, evaluate, health, every=saving.every, batch_size=page.batch_size, **ends)
-            early = _stop_early(evaluating, saving, evaluate, save, log.values(saving.metric))
+            kept = {"seen": log.values(saving.metric), "linear_probe": run.tuning.linear_probe}
+            early = _stop_early(evaluating, saving, evaluate, save, **kept)
             with save:
                 batches = log.watch(run.batches(start=int(state.step) * page.batch_size))
                 hooks = (log, health, evaluate, save, *([early] if early else []))
-                if early is None or not early.done:
+                if run.tuning.linear_probe:
+                    if host is None:
+                        state = solve(run, state, log)
+                        save.save(0, state)
+                elif early is None or not early.done:
                     state = fit(run.train_step, state, batches, num_steps=page.num_steps, hooks=hooks)
             checkpoints.wait()
             if early is not None:
@@ -176,9 +185,9 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
 
 
 def _stop_early(
-    evaluating: Evaluating, saving: Saving, evaluate: Evaluate, save: Save, seen: Sequence[float]
+    evaluating: Evaluating, saving: Saving, evaluate: Evaluate, save: Save, *, seen: Sequence[float], linear_probe: bool
 ) -> StopEarly | None:
-    if not evaluating.patience:
+    if not evaluating.patience or linear_probe:
         return None
     if not evaluating.every or not saving.keep_best:
         raise ValueError("evaluation.patience needs evaluation.every and checkpoint.keep_best of 1 or more")

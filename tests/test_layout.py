@@ -17,6 +17,7 @@ HALL = {
     "finish",
     "distillation",
     "averaging",
+    "probing",
     "evaluator",
     "config",
     "provenance",
