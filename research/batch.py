@@ -15,6 +15,10 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "positions": ("batch", "length"),  # int32 [B L], from 0 in each segment
     "token_types": ("batch", "length"),  # int32 [B L], pairs of texts only: 0 in the first, 1 in the second
     "tags": ("batch", "length"),  # int32 [B L], a word's tag at its first token, -1 elsewhere
+    "pair_tokens": ("batch", "length"),  # int32 [B L]: of the second of two texts that have a row each,
+    "pair_segment_ids": ("batch", "length"),  # and likewise
+    "pair_positions": ("batch", "length"),
+    "group": ("batch",),  # int32 [B], equal where the second texts are
     "label": ("batch",),  # int32 [B]
     "soft_labels": ("batch", None),  # float32 [B C], a teacher's log-probabilities; training only
     "example_id": ("batch",),  # uint32 [B], index of the example in the stream (train) or the split (evaluation)
@@ -69,6 +73,7 @@ class Split:
     documents: Sequence[np.ndarray] = ()  # token ids of each document, <bos> first; for floors and duplicates
     texts: Sequence[str] = ()  # labelled data only: the raw text of each example, in order
     labels: Sequence[int] = ()  # labelled data only
+    seconds: Sequence[str] = ()  # pairs of texts with a row each only: the second texts
     num_bytes: int = 0  # UTF-8 bytes of the raw text, for bits per byte
     words: Sequence[Sequence[str]] = ()  # tagged data only: the words of each example,
     tags: Sequence[Sequence[int]] = ()  # their tags,

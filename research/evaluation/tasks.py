@@ -13,6 +13,7 @@ from research.batch import Dataset
 from research.evaluation.baselines import kneser_ney, tfidf_logistic, unigram_nats
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
+from research.evaluation.retrieval import retrieval_metrics, tfidf_ranks, vector_ranks
 from research.evaluation.tagging import MISSING, most_frequent_tag, tagging_metrics
 
 Outputs = Mapping[str, np.ndarray]  # of a whole split, in its order
@@ -78,6 +79,19 @@ def tag_floors(dataset: Dataset, split: str) -> dict[str, float]:
     return {f"most_frequent_tag_{name}": found[name] for name in ("accuracy", "f1")}
 
 
+def score_pairs(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+    """Of `first` and `second`, unit vectors [N D]: is each first text's own second text the nearest of all?"""
+    found, size = vector_ranks(outputs["first"], outputs["second"], dataset.splits[split].seconds)
+    return Scored(retrieval_metrics(found, size), "recall_at_1", list((found == 1)[:, None]))
+
+
+def pair_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """TF-IDF."""
+    train, evaluated = dataset.splits["train"], dataset.splits[split]
+    found = retrieval_metrics(*tfidf_ranks([*train.texts, *train.seconds], evaluated.texts, evaluated.seconds))
+    return {f"tfidf_{name}": found[name] for name in ("recall_at_1", "recall_at_10", "mean_reciprocal_rank")}
+
+
 def unigram_floor(dataset: Dataset, split: str) -> dict[str, float]:
     """Nats a token by frequency alone."""
     documents = _first_tokens(dataset.splits["train"].documents, _FLOOR_TOKENS)
@@ -116,4 +130,5 @@ TASKS = {
     "causal_lm": Task(ngram_floors),
     "classification": Task(class_floors, score_classes),
     "tagging": Task(tag_floors, score_tags),
+    "pairs": Task(pair_floors, score_pairs),
 }

@@ -1,0 +1,78 @@
+"""Pairs of texts: the vector of each text is that of its counterpart, and not of the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from research.objectives.text import check_token_dropout, encode, features, hide_tokens, init, mean_over, real_examples
+from research.ops.contrastive import clip
+from research.types import Batch, Features, Keys, Loss, Variables
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """InfoNCE over the batch (`ops.contrastive.clip`), in nats: one model reads both texts.
+
+    In training each token behind the first is hidden with the probability `token_dropout`.
+    """
+
+    model: nn.Module
+    mask_id: int = -1
+    temperature: float = 0.05
+    token_dropout: float = 0.0
+
+    couples_examples = True
+    causal = False
+    head = "embedding"
+
+    def __post_init__(self) -> None:
+        check_token_dropout(self.token_dropout, self.mask_id)
+        if self.temperature <= 0.0:
+            raise ValueError(f"objective.temperature={self.temperature}: wanted a number above 0, such as 0.05")
+
+    def init(self, rng: jax.Array, batch: Batch) -> Variables:
+        mask = batch["segment_ids"] > 0
+        return init(self.model, rng, batch, lambda model, hidden: model.embed(hidden, mask))
+
+    def vectors(
+        self, variables: Variables, batch: Batch, *, train: bool = False, dropout: jax.Array | None = None
+    ) -> Float[Array, "B D"]:
+        """Of the first texts, each of length 1."""
+        hidden = encode(self.model, variables, batch, train=train, dropout=dropout)
+        mask = batch["segment_ids"] > 0
+        found = cast(Array, self.model.apply({"params": variables["params"]}, hidden, mask, method="embed"))
+        return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
+
+    def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
+        sides = []
+        for index, side in enumerate((batch, second_texts(batch))):
+            if train and self.token_dropout:
+                noise = jax.random.fold_in(rng.noise, index)
+                side = hide_tokens(side, noise, rate=self.token_dropout, mask_id=self.mask_id)
+            dropout = jax.random.fold_in(rng.dropout, index)
+            sides.append(self.vectors(variables, side, train=train, dropout=dropout))
+        where = real_examples(batch)
+        losses = clip(*sides, scale=1.0 / self.temperature, where=where, groups=batch["group"])
+        near = jnp.einsum("bd,cd->bc", *sides)
+        rivals = (batch["group"][:, None] != batch["group"][None, :]) & where[None, :]
+        hit = (jnp.diagonal(near) > jnp.max(jnp.where(rivals, near, -jnp.inf), axis=1)) & where
+        return Loss(terms={"loss": (1.0, mean_over(losses, where))}, metrics={"accuracy": mean_over(hit, where)})
+
+    def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Per-example results for evaluation: the unit vectors of both texts [B D]."""
+        return {"first": self.vectors(variables, batch), "second": self.vectors(variables, second_texts(batch))}
+
+    def features(self, variables: Variables, batch: Batch) -> Features:
+        return features(self.model, variables, batch)
+
+
+def second_texts(batch: Batch) -> Batch:
+    """The batch with the second texts in the place of the first."""
+    names = ("tokens", "segment_ids", "positions")
+    return {**batch, **{name: batch[f"pair_{name}"] for name in names}}
