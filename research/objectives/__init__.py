@@ -3,6 +3,15 @@
 from research.objectives.causal_lm import CausalLM
 from research.objectives.classification import Classification
 from research.objectives.masked_lm import MaskedLM
+from research.objectives.multi_label import MultiLabel
+from research.objectives.regression import Regression
 from research.objectives.tagging import Tagging
 
-OBJECTIVES = {"masked_lm": MaskedLM, "causal_lm": CausalLM, "classification": Classification, "tagging": Tagging}
+OBJECTIVES = {
+    "masked_lm": MaskedLM,
+    "causal_lm": CausalLM,
+    "classification": Classification,
+    "multi_label": MultiLabel,
+    "regression": Regression,
+    "tagging": Tagging,
+}
