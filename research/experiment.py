@@ -84,7 +84,7 @@ class Evidence:
     """Whether pretraining helped: `seeds` runs of the pretrained start and of its twin, for each budget of labels.
 
     A budget of 0 is all labels; with a share s of them a run takes num_steps · sqrt(s) steps, at least `least_steps`.
-    `metric` is test/accuracy, or val/accuracy where there is no test split.
+    `metric` is test/accuracy (of numbers r2, of answers answer_accuracy), or that of val where there is no test split.
     """
 
     seeds: int = 3
@@ -183,6 +183,7 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
     dataset = build(data, DATA, kind="data")
     for line in provenance.describe_data(dataset):
         say(line)
+    _check_target(page, dataset)
     objective, about = build_objective(page, dataset.spec, origin)
     length = dataset.spec.length
     backbone = build(about["model"], MODELS, kind="model")
@@ -192,6 +193,7 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
             f"use data.length={about['model']['length']} or less"
         )
     about |= {"tokenizer": dataset.tokenizer, "data": data, "label_names": list(dataset.spec.label_names)}
+    about |= {"target_mean": dataset.spec.target_mean, "target_scale": dataset.spec.target_scale}
     head_flops = 6.0 * backbone.width * dataset.spec.vocab_size if about["head"]["name"] == "language" else 0.0
     inner = objective.objective if isinstance(objective, LowRank) else objective
     share = getattr(inner, "rate", 1.0) if getattr(inner, "gather", False) else 1.0
@@ -213,6 +215,11 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
                 "use that run's tokenizer.json"
             )
     backbone = build(model, MODELS, kind="model")
+    if kind.causal and not backbone.causal:
+        raise ValueError(
+            f"objective.name={page.objective['name']} predicts each token from those before it, and the model of "
+            f"{page.init_from or 'the page'} reads both ways; take one that is causal, such as a causal_lm run"
+        )
     head_block = dict(page.head)
     if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
         head_block = dict(origin.about["head"])
@@ -237,6 +244,19 @@ def compute_dtype(wanted: str) -> str:
         return "bfloat16"
     capability = float(getattr(device, "compute_capability", 0) or 0) if device.platform == "gpu" else 0.0
     return "bfloat16" if capability >= 8.0 else "float32"
+
+
+def _check_target(page: Page, dataset: Dataset) -> None:
+    """Raises ValueError where rows lack what the objective learns from, or mark what it does not look at."""
+    row, name = dataset.splits["train"].examples[0], page.objective["name"]
+    wanted = getattr(OBJECTIVES[name], "target", "tokens")
+    if wanted not in row:
+        raise ValueError(
+            f"objective.name={name} learns from {wanted!r}, which data.name={page.data['name']} does not give; "
+            "change one of the two"
+        )
+    if "loss_mask" in row and name != "causal_lm":
+        raise ValueError(f"data.name={page.data['name']} is for objective.name=causal_lm, not {name}; change one")
 
 
 def _name_head(page: dict[str, Any]) -> None:

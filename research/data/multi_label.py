@@ -162,8 +162,8 @@ def _choose(part: Labelled, classes: Sequence[Label], number: int, seed: int) ->
             chosen.append(int(order[has[order, index]][0]))
     if not len(chosen) <= number <= len(has):
         raise ValueError(
-            f"num_labels={number}: {part.where} has {len(has)} training rows, and to have each of {len(classes)} classes "
-            f"once takes {len(chosen)}; use a number between the two, or 0 for all"
+            f"num_labels={number}: {part.where} has {len(has)} training rows, and each of {len(classes)} classes once "
+            f"takes {len(chosen)}; use a number between the two, or 0 for all"
         )
     others = order[~np.isin(order, chosen)][: number - len(chosen)]
     return part.take(sorted([*chosen, *others.tolist()]), f"{number} labels by {seed}")

@@ -83,7 +83,7 @@ def _number(value: Any, field: str, where: str) -> float:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not math.isfinite(number) or not math.isfinite(np.float32(number)):
+    if not abs(number) <= float(np.finfo(np.float32).max):  # a NaN is not
         raise ValueError(f"{where}: {field}={value!r} is no finite number; mend it, or give another label_field")
     return number
 
