@@ -21,6 +21,9 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "group": ("batch",),  # int32 [B], equal where the second texts are
     "label": ("batch",),  # int32 [B]
     "soft_labels": ("batch", None),  # float32 [B C], a teacher's log-probabilities; training only
+    "labels": ("batch", None),  # float32 [B C], several labels a row: 1 where the row has the class, else 0
+    "value": ("batch",),  # float32 [B], the number to tell, in its own units
+    "loss_mask": ("batch", "length"),  # bool [B L], the tokens to predict, where not all are: those of answers
     "example_id": ("batch",),  # uint32 [B], index of the example in the stream (train) or the split (evaluation)
     "example_mask": ("batch",),  # bool [B], false where the last evaluation batch is padded
 }
@@ -54,6 +57,9 @@ class Spec:
     word_ends: np.ndarray | None = None  # bool [V]
     label_names: tuple[str, ...] = ()
     label_counts: tuple[int, ...] = ()  # training rows (or tagged words) of each class, in the order of label_names
+    num_rows: int = 0  # training rows, where rows have several labels
+    target_mean: float = 0.0  # of the training split's numbers, in their own units,
+    target_scale: float = 1.0  # and their standard deviation
 
     @property
     def num_classes(self) -> int:
@@ -72,8 +78,9 @@ class Split:
     examples: Source  # rows, each a dict of the per-example arrays of AXES without the batch axis
     documents: Sequence[np.ndarray] = ()  # token ids of each document, <bos> first; for floors and duplicates
     texts: Sequence[str] = ()  # labelled data only: the raw text of each example, in order
-    labels: Sequence[int] = ()  # labelled data only
     seconds: Sequence[str] = ()  # pairs of texts with a row each only: the second texts
+    labels: Sequence[Any] = ()  # labelled data only: of each row a class (int), 0 or 1 for each class, or a number
+    answers: Sequence[Sequence[int]] = ()  # prompts only: the token ids of each answer, uncut, <eos> last
     num_bytes: int = 0  # UTF-8 bytes of the raw text, for bits per byte
     words: Sequence[Sequence[str]] = ()  # tagged data only: the words of each example,
     tags: Sequence[Sequence[int]] = ()  # their tags,

@@ -17,11 +17,13 @@ from research.data import DATA
 from research.data.stream import eval_batches
 from research.evaluation import scores
 from research.evaluation.means import sums_over
-from research.experiment import PAGE, Evaluating, Experiment
+from research.experiment import PAGE, Experiment
+from research.inference.answer import answer
 from research.inference.fill_mask import MASK, fill_mask
 from research.inference.generate import Sampling, generate
 from research.inference.text_model import TextModel
-from research.trained import open_trained, text_model
+from research.settings import Evaluating
+from research.trained import open_trained, separator, text_model
 from research.training.sharding import batch_shardings, make_mesh, put_batch, replicated
 from research.training.step import make_eval_step
 from research.types import Batch, Objective, Variables
@@ -55,16 +57,19 @@ class Evaluator:
         return result
 
     def outputs(self, variables: Variables, split: str) -> dict[str, np.ndarray]:
-        """The objective's per-example outputs over a split, in its order; empty where it has none."""
+        """The objective's per-example outputs over a split, in its order; empty where it has none of such data."""
         outputs = self._outputs
         return {} if outputs is None else self.over(split, lambda batch: outputs(variables, batch))
 
     def over(self, split: str, read: Callable[[Batch], Mapping[str, Any]]) -> dict[str, np.ndarray]:
-        """What `read` gives for each example [B …] of a split, in its order."""
+        """What `read` gives for each example [B …] of a split, in its order; empty where it gives nothing."""
         found = []
         for batch in self._batches(split):
+            given = read(batch)
+            if not given:
+                return {}
             real = np.asarray(batch["example_mask"])
-            found.append({key: np.asarray(value)[real] for key, value in read(batch).items()})
+            found.append({key: np.asarray(value)[real] for key, value in given.items()})
         return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
     def _batches(self, split: str) -> Iterator[Batch]:
@@ -122,8 +127,12 @@ def draw_samples(experiment: Experiment, params: Any, texts: Sequence[str]) -> l
     model = _language_model(experiment, params)
     if name == "masked_lm":
         return [{"kind": "fill_mask", **sample} for sample in fill_mask(model, texts)]
-    sampling = Sampling(max_tokens=min(200, model.length // 2), temperature=0.8)
-    return [{"kind": "generate", **sample} for sample in generate(model, texts, sampling=sampling)]
+    sampling, between = Sampling(max_tokens=min(200, model.length // 2), temperature=0.8), separator(experiment.about)
+    if between is not None:
+        samples = answer(model, texts, separator=between, sampling=sampling)
+    else:
+        samples = generate(model, texts, sampling=sampling)
+    return [{"kind": "generate", **sample} for sample in samples]
 
 
 def check_samples(experiment: Experiment, texts: Sequence[str]) -> None:
@@ -136,7 +145,7 @@ def check_samples(experiment: Experiment, texts: Sequence[str]) -> None:
     for text in texts:
         if name == "masked_lm" and not MASK.search(text):
             raise ValueError(f"evaluation.samples: {text!r} has no mask; write <mask> where a token is to be filled in")
-        length = len(model.start() + model.encode(MASK.sub("x", text)))
+        length = len(model.start() + model.encode(MASK.sub("x", text) + (separator(experiment.about) or "")))
         if length > room:
             raise ValueError(f"evaluation.samples: {text!r} has {length} tokens, the model room for {room}; shorten it")
 

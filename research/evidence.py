@@ -14,8 +14,10 @@ from research.batch import Dataset
 from research.build import build
 from research.evaluation.evidence import compare, table
 from research.evaluation.report import write_report
-from research.experiment import Evidence, complete, open_experiment
+from research.evaluation.tasks import TASKS
+from research.experiment import complete, open_experiment
 from research.run import train
+from research.settings import Evidence
 
 ARMS = ("pretrained", "scratch")
 
@@ -36,7 +38,8 @@ def gather(
     settings: Evidence = build(page["evidence"], {"": Evidence}, kind="evidence")
     full = open_experiment(_arm(page, settings, budget=0, seed=0, weights="pretrained", num_rows=1), say=say)
     num_rows = len(full.dataset.splits["train"].examples)
-    metric = settings.metric or ("test/accuracy" if "test" in full.dataset.splits else "val/accuracy")
+    split = "test" if "test" in full.dataset.splits else "val"
+    metric = settings.metric or f"{split}/{TASKS[page['objective']['name']].measure}"
     _check(settings, metric, full.dataset, num_rows)
     provenance.begin(workdir, page, command=command, dataset=full.dataset)
     budgets = []
@@ -110,6 +113,9 @@ def _summary(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, *, l
     scores = {arm: [float(result[metric]) for result in results] for arm, results in found.items()}
     start, end = f"floor/{split}/", f"_{name}"
     keys = [key for key in found["pretrained"][0] if key.startswith(start) and key.endswith(end)]
+    others = [key.split("/", 1)[1] for key in found["pretrained"][0] if key.startswith(f"{split}/")]
+    longer = tuple(f"_{other}" for other in others if other.endswith(end))  # answer_accuracy is no accuracy
+    keys = [key for key in keys if not key.endswith(longer)]
     floors = {
         key.removeprefix(start).removesuffix(end): [float(result[key]) for result in found["pretrained"]]
         for key in keys

@@ -17,96 +17,13 @@ from research.distillation import with_soft_labels
 from research.models import HEADS, MODELS, Model
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
+from research.settings import Evaluating, Evidence, Logging, Saving, Tuning
 from research.trained import Trained, open_trained
 from research.training.optimizer import OPTIMIZERS
 from research.training.sharding import make_mesh
 from research.types import Objective
 
 Nested = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Logging:
-    every: int = 20
-    tensorboard: bool = True
-
-
-@dataclass(frozen=True)
-class Saving:
-    """Checkpoints every `every` steps (0: one at the end); `metric` ranks the best ones that are kept."""
-
-    every: int = 0
-    keep_latest: int = 2
-    keep_best: int = 1
-    metric: str = "val/loss"
-    mode: Literal["min", "max"] = "min"
-    fall_back: bool = False  # go back to the previous complete checkpoint where the newest is damaged
-
-
-@dataclass(frozen=True)
-class Evaluating:
-    """The validation split, whole, every `every` steps (0: only at the end); floors and samples at the end.
-
-    With `patience` training ends once so many evaluations in a row have not bettered `checkpoint.metric`, and the best
-    step is what the run gives.
-    """
-
-    every: int = 0
-    patience: int = 0
-    batch_size: int = 0  # 0: the training batch size
-    floors: bool = True
-    samples: tuple[str, ...] = ()  # texts to fill or to continue at the end
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What finetuning changes, and how fast: rates fall by `layer_decay` from each layer to the one below it.
-
-    With a `lora_rank` the backbone is frozen, and low-rank updates of the `lora_targets` are trained beside the head.
-    A `linear_probe` takes no step: the head is solved for in closed form (`evaluation/probes.py`).
-    """
-
-    freeze_backbone: bool = False
-    freeze_layers: int = 0
-    layer_decay: float = 1.0
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
-    lora_targets: tuple[str, ...] = ("query", "value")
-    linear_probe: bool = False
-
-    def __post_init__(self) -> None:
-        if self.linear_probe and (self.lora_rank or self.multiplies):
-            raise ValueError("tuning.linear_probe trains nothing but a head, in closed form; leave the other keys out")
-        if self.lora_rank and (self.freeze_backbone or self.freeze_layers or self.layer_decay != 1.0):
-            raise ValueError(
-                "tuning.lora_rank trains adapters in place of the backbone's own parameters; leave freeze_backbone, "
-                "freeze_layers and layer_decay out"
-            )
-
-    @property
-    def multiplies(self) -> bool:
-        """Whether some parameters learn at another rate than the rest."""
-        return bool(self.freeze_backbone or self.freeze_layers or self.layer_decay != 1.0)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Whether pretraining helped: `seeds` runs of the pretrained start and of its twin, for each budget of labels.
-
-    A budget of 0 is all labels; with a share s of them a run takes num_steps · sqrt(s) steps, at least `least_steps`.
-    `metric` is test/accuracy, or val/accuracy where there is no test split.
-    """
-
-    seeds: int = 3
-    budgets: tuple[int, ...] = (0,)
-    least_steps: int = 40
-    metric: str = ""
-
-    def __post_init__(self) -> None:
-        if self.seeds < 2:
-            raise ValueError(f"evidence.seeds={self.seeds}: an interval needs 2 or more")
-        if not self.budgets or min(self.budgets) < 0:
-            raise ValueError(f"evidence.budgets={self.budgets}: wanted numbers of labels, 0 for all")
 
 
 @dataclass(frozen=True)
@@ -197,6 +114,7 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
     dataset = build(data, DATA, kind="data")
     for line in provenance.describe_data(dataset):
         say(line)
+    _check_target(page, dataset)
     objective, about = build_objective(page, dataset.spec, None if page.model else origin)
     if bool(page.teacher) != bool(page.objective.get("soft_weight")):
         raise ValueError("teacher and objective.soft_weight belong together; set both, or neither")
@@ -210,6 +128,7 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
             f"use data.length={about['model']['length']} or less"
         )
     about |= {"tokenizer": dataset.tokenizer, "data": data, "label_names": list(dataset.spec.label_names)}
+    about |= {"target_mean": dataset.spec.target_mean, "target_scale": dataset.spec.target_scale}
     head_flops = 6.0 * backbone.width * dataset.spec.vocab_size if about["head"]["name"] == "language" else 0.0
     inner = objective.objective if isinstance(objective, LowRank) else objective
     share = getattr(inner, "rate", 1.0) if getattr(inner, "gather", False) else 1.0
@@ -231,6 +150,11 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
                 "use that run's tokenizer.json"
             )
     backbone = build(model, MODELS, kind="model")
+    if kind.causal and not backbone.causal:
+        raise ValueError(
+            f"objective.name={page.objective['name']} predicts each token from those before it, and the model of "
+            f"{page.init_from or 'the page'} reads both ways; take one that is causal, such as a causal_lm run"
+        )
     head_block = dict(page.head)
     if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
         head_block = dict(origin.about["head"])
@@ -255,6 +179,19 @@ def compute_dtype(wanted: str) -> str:
         return "bfloat16"
     capability = float(getattr(device, "compute_capability", 0) or 0) if device.platform == "gpu" else 0.0
     return "bfloat16" if capability >= 8.0 else "float32"
+
+
+def _check_target(page: Page, dataset: Dataset) -> None:
+    """Raises ValueError where rows lack what the objective learns from, or mark what it does not look at."""
+    row, name = dataset.splits["train"].examples[0], page.objective["name"]
+    wanted = getattr(OBJECTIVES[name], "target", "tokens")
+    if wanted not in row:
+        raise ValueError(
+            f"objective.name={name} learns from {wanted!r}, which data.name={page.data['name']} does not give; "
+            "change one of the two"
+        )
+    if "loss_mask" in row and name != "causal_lm":
+        raise ValueError(f"data.name={page.data['name']} is for objective.name=causal_lm, not {name}; change one")
 
 
 def _name_head(page: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from research import provenance
 from research.evaluation import scores
 from research.evaluation.report import write_report
 from research.evaluator import draw_samples
-from research.experiment import Evaluating
+from research.settings import Evaluating
 from research.training.checkpoint import Checkpoints
 from research.training.hooks import separate
 from research.training.log import Log
@@ -30,7 +31,7 @@ def best_state(run: Run, state: TrainState, checkpoints: Checkpoints, log: Log) 
     params = read_params(checkpoints.directory, best, like=separate(run.abstract)[0])
     variables = {**state.variables, "params": params}
     ema = None if state.ema is None else params
-    return state.replace(step=jnp.asarray(best, jnp.int32), variables=variables, ema=ema)
+    return dataclasses.replace(state, step=jnp.asarray(best, jnp.int32), variables=variables, ema=ema)
 
 
 def finish(

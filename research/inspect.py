@@ -167,11 +167,14 @@ def _show_batch(found: Mapping[str, Any], printer: Printer) -> None:
             place = f"segment {number}, tokens {segment['first']}-{segment['last']}"
             if "targets" not in segment:
                 predicted = segment["last"] - segment["first"]
-                told = f", {predicted} to predict" if found["objective"] == "causal_lm" else ""
+                told = found["objective"] == "causal_lm" and "answer" not in segment
+                told = f", {predicted} to predict" if told else ""
                 printer.line(f"  | {place}{told}")
             else:
                 printer.line(f"  | {place}, {len(segment['targets'])} to predict")
             printer.line(f"  |   {_one_line(segment['text'])}")
+            if "answer" in segment:
+                printer.line(f"  |   to predict of it: {_one_line(segment['answer'])}")
             if segment.get("targets"):
                 printer.line("  |   targets: " + ", ".join(map(_target, segment["targets"])))
 

@@ -1,14 +1,15 @@
-"""Uses a trained model on text: fills masks, continues a text, labels it or its words, or makes it a vector; one JSON
-object a line, in order.
+"""Uses a trained model on text: fills masks, continues or answers a text, labels it or its words, tells its number, or
+makes it a vector; one JSON object a line, in order.
 
 python -m research.predict --workdir=DIR [--task=TASK] [--step=N] [TEXT … | --input=FILE]
-    tasks: fill_mask, generate, classify, tag, embed
+    tasks: fill_mask, generate, classify, regress, tag, embed
     fill_mask:  [--top=5]
     generate:   [--max_tokens=64] [--temperature=1] [--top_k=0] [--top_p=1] [--seed=0]
 
 Texts are arguments, or come from --input: a .txt file has one a line; .jsonl, .csv and .parquet files have them in
 --text_field; - is standard input (which is read without TEXT and --input too), one a line, each answered at once. Blank
-lines are left out. A model of pairs takes "first TAB second", or the fields --text_field and --pair_field.
+lines are left out. A model of pairs takes "first TAB second", or the fields --text_field and --pair_field. A model that
+learned to answer takes the prompt alone, and gives the answer by itself too; with --temperature=0 it is the likeliest.
 The task defaults to what the model was trained for; any model can embed. DIR may be a folder of published weights.
 """
 
@@ -28,12 +29,15 @@ TASKS = {
     "masked_lm": "fill_mask",
     "causal_lm": "generate",
     "classification": "classify",
+    "multi_label": "classify",
+    "regression": "regress",
     "tagging": "tag",
 }  # others embed
 FLAGS = {
     "fill_mask": {"top": 5},
     "generate": {"max_tokens": 64, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0},
     "classify": {},
+    "regress": {},
     "tag": {},
     "embed": {},
 }
@@ -50,8 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     task = choose_task(flags.task, trained.about["objective"].get("name", "features"))
     predict = make_predict(trained, task, options(flags, task), flags.batch_size)
     data = trained.about["data"]
-    fields = (flags.text_field or data.get("text_field", "text"),)
-    if task == "classify" and data.get("pair_field"):
+    own = data.get("prompt_field", "prompt") if data.get("name") == "prompt_answer" else data.get("text_field", "text")
+    fields = (flags.text_field or own,)
+    if task in ("classify", "regress") and data.get("pair_field"):
         fields += (flags.pair_field or data["pair_field"],)
     first = 0
     for texts in read(flags.texts, flags.input, fields):
@@ -110,8 +115,8 @@ def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size:
     from research.data.labelled import encode_rows
     from research.data.tagging import encode_words
     from research.evaluation.tagging import has_spans, spans
-    from research.inference import Sampling, classify, embed, fill_mask, generate, tag
-    from research.trained import text_model
+    from research.inference import Sampling, answer, classify, embed, fill_mask, generate, label, regress, tag
+    from research.trained import separator, text_model
 
     model = text_model(trained.model, trained.params, trained.spec, trained.about)
     encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=trained.spec.length)
@@ -125,12 +130,19 @@ def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size:
         head = trained.about["head"]["name"] == "embedding"
         return lambda texts, first: embed(model, texts, encode=encode, head=head, batch_size=batch_size)
     if task == "classify":
-        return lambda texts, first: classify(model, texts, encode=encode, batch_size=batch_size)
-    if task == "generate":
-        answer = functools.partial(generate, sampling=Sampling(**chosen))
+        say = label if trained.about["objective"]["name"] == "multi_label" else classify
+        return lambda texts, first: say(model, texts, encode=encode, batch_size=batch_size)
+    if task == "regress":
+        told = {"mean": trained.spec.target_mean, "scale": trained.spec.target_scale}
+        return lambda texts, first: regress(model, texts, encode=encode, batch_size=batch_size, **told)
+    between = separator(trained.about)
+    if task == "generate" and between is not None:
+        write = functools.partial(answer, separator=between, sampling=Sampling(**chosen))
+    elif task == "generate":
+        write = functools.partial(generate, sampling=Sampling(**chosen))
     else:
-        answer = functools.partial(fill_mask, num_candidates=chosen["top"])
-    return lambda texts, first: answer(model, [text for (text,) in texts], batch_size=batch_size, first_index=first)
+        write = functools.partial(fill_mask, num_candidates=chosen["top"])
+    return lambda texts, first: write(model, [text for (text,) in texts], batch_size=batch_size, first_index=first)
 
 
 def read(texts: Sequence[str], path: str, fields: tuple[str, ...]) -> Iterator[list[Text]]:

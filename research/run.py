@@ -14,9 +14,10 @@ from research.batch import AXES
 from research.build import build
 from research.data.stream import TrainStream
 from research.evaluator import Evaluator, check_samples
-from research.experiment import Evaluating, Experiment, Logging, Saving, Tuning
+from research.experiment import Experiment
 from research.finish import best_state, finish
 from research.probing import check_probe, solve
+from research.settings import Evaluating, Logging, Saving, Tuning
 from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from research.batch import Spec
 from research.build import build, resolve
+from research.data.prompt_answer import SEPARATOR
 from research.data.tokenizers import facts, from_json
 from research.inference.text_model import TextModel
 from research.interop import is_published, read_folder
@@ -73,13 +74,20 @@ def text_model(model: Model, params: Any, spec: Spec, about: Mapping[str, Any]) 
     return TextModel(model, params, about["tokenizer"], spec, about["model"]["length"])
 
 
+def separator(about: Mapping[str, Any]) -> str | None:
+    """What stands between a prompt and its answer; None where the model was not trained on prompts."""
+    data = about["data"]
+    return data.get("separator", SEPARATOR) if data.get("name") == "prompt_answer" else None
+
+
 def assemble(about: Mapping[str, Any], params: Any, step: int) -> Trained:
     """A model from what its checkpoint says of it (`about`) and its parameters."""
     backbone = build(about["model"], MODELS, kind="model")
     model = Model(backbone.module(), build(about["head"], HEADS, kind="head"))
     tokenizer = from_json(about["tokenizer"]) if about["tokenizer"] else None
     known = facts(tokenizer) if tokenizer else {}
-    spec = Spec(length=about["data"]["length"], label_names=tuple(about["label_names"]), **known)
+    targets = {key: about[key] for key in ("target_mean", "target_scale") if key in about}
+    spec = Spec(length=about["data"]["length"], label_names=tuple(about["label_names"]), **targets, **known)
     objective = None
     if about["objective"]:
         objective = build(about["objective"], OBJECTIVES, kind="objective", model=model, **spec.offers())

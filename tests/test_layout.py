@@ -13,6 +13,7 @@ DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "a
 # The hall: it may know every room.
 HALL = {
     "experiment",
+    "settings",
     "run",
     "finish",
     "distillation",

@@ -6,13 +6,19 @@ from collections.abc import Callable
 
 from research.batch import Dataset
 from research.data.labelled import text_classification
+from research.data.multi_label import text_multi_label
 from research.data.pairs import text_pairs
+from research.data.prompt_answer import prompt_answer
+from research.data.regression import text_regression
 from research.data.tagging import tagging
 from research.data.text import text
 
 DATA: dict[str, Callable[..., Dataset]] = {
     "text": text,
     "text_classification": text_classification,
+    "text_multi_label": text_multi_label,
+    "text_regression": text_regression,
     "tagging": tagging,
     "text_pairs": text_pairs,
+    "prompt_answer": prompt_answer,
 }

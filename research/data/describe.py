@@ -60,9 +60,10 @@ def describe_split(split: Split, spec: Spec) -> dict[str, Any]:
         "fill_tenths": np.histogram(fill, bins=10, range=(0.0, 1.0))[0].tolist(),
         "segments_per_row": float(segments.mean()),
     }
-    if len(split.labels):
-        labels = Counter(split.labels)
-        about["labels"] = {name: labels[index] for index, name in enumerate(spec.label_names)}
+    labels = np.asarray(split.labels)
+    if labels.size and np.issubdtype(labels.dtype, np.integer):  # of numbers nothing is counted
+        counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=spec.num_classes)
+        about["labels"] = dict(zip(spec.label_names, counts.tolist(), strict=True))
     return about
 
 
@@ -119,6 +120,10 @@ def describe_rows(
         about: dict[str, Any] = {"row": int(row), "segments": [], "padding": int((segments == 0).sum())}
         if "label" in batch:
             about["label"] = spec.label_names[int(batch["label"][row])]
+        if "labels" in batch:
+            about["label"] = ", ".join(spec.label_names[index] for index in np.flatnonzero(batch["labels"][row]))
+        if "value" in batch:
+            about["label"] = float(batch["value"][row])
         for segment in range(1, int(segments.max(initial=0)) + 1):
             at = np.flatnonzero(segments == segment)
             part: dict[str, Any] = {
@@ -126,6 +131,8 @@ def describe_rows(
                 "last": int(at[-1]),
                 "text": spell(tokenizer, shown[at].tolist()),
             }
+            if "loss_mask" in batch:
+                part["answer"] = spell(tokenizer, batch["tokens"][row][at][batch["loss_mask"][row][at]].tolist())
             if chosen is not None:
                 told = [(batch["tokens"][row][i], shown[i]) for i in at if chosen[row][i]]
                 part["targets"] = [

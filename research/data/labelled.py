@@ -1,16 +1,17 @@
-"""Labelled texts, or pairs of texts, for classification: one row each, held in memory."""
+"""Labelled texts, or pairs of texts: one row each, held in memory; for classification one class a row."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from research.batch import Dataset, Example, Spec, Split
-from research.data.rows import row_at
+from research.data.rows import row_at, text_columns
 from research.data.sources import Records
 from research.data.splits import Documents, check_text, fingerprint, hash_text, open_splits, random_cut, repeats
 from research.data.text import TokenizerBlock, train_tokenizer
@@ -22,26 +23,32 @@ _CHUNK = 1024  # texts encoded at a time
 
 
 @dataclass(frozen=True)
-class _Labelled:
-    """The texts and labels of one split, as the files hold them."""
+class Labelled:
+    """The texts of one split and what is to be told of each, as the files hold them."""
 
     where: str
     texts: list[tuple[str, ...]]  # one text, or the two of a pair
-    labels: list[Label]
+    labels: list[Any]
     key: str
+
+    def take(self, at: Sequence[int], what: str) -> Labelled:
+        """The rows at `at`; `what` tells this choice from others."""
+        key = fingerprint(self.key, what)
+        return Labelled(self.where, [self.texts[i] for i in at], [self.labels[i] for i in at], key)
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows of `tokens`, `segment_ids` (1 where real), `positions`, each int32 [L], and `label`, int32.
+    """Rows of `tokens`, `segment_ids` (1 where real), `positions`, each int32 [L], and what `key` names of `labels`.
 
     Pairs have `token_types` too: 1 in the second text.
     """
 
     tokens: np.ndarray  # [N L], 0 behind each text
     lengths: np.ndarray  # int64 [N]
-    labels: np.ndarray  # int32 [N]
+    labels: np.ndarray  # `label` int32 [N], `labels` float32 [N C] or `value` float32 [N]
     borders: np.ndarray | None = None  # int64 [N], where the second text of a pair begins
+    key: str = "label"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,16 +58,11 @@ class LabelledRows:
 
     def rows(self, indices: np.ndarray) -> Example:
         """The rows at `indices`, stacked."""
-        column = np.arange(self.tokens.shape[1], dtype=np.int32)
-        real = column < self.lengths[indices, None]
-        found = {
-            "tokens": self.tokens[indices].astype(np.int32),
-            "segment_ids": real.astype(np.int32),
-            "positions": np.where(real, column, 0),
-            "label": self.labels[indices],
-        }
+        found = text_columns(self.tokens[indices], self.lengths[indices]) | {self.key: self.labels[indices]}
         if self.borders is not None:
-            found["token_types"] = (real & (column >= self.borders[indices, None])).astype(np.int32)
+            column = np.arange(self.tokens.shape[1])
+            second = (column >= self.borders[indices, None]) & (found["segment_ids"] > 0)
+            found["token_types"] = second.astype(np.int32)
         return found
 
 
@@ -90,54 +92,109 @@ def text_classification(
       ValueError: bad data, a label that is no class name or that training never sees, or the same data given for
         training and for evaluation.
     """
-    text_fields = (text_field, pair_field) if pair_field else (text_field,)
-    fields = (*text_fields, label_field)
-    opened = open_splits((path,), fields=fields, valid_path=valid_path, valid_split=valid_split, test_path=test_path)
-    found = {name: _read(records[0], text_fields, label_field) for name, records in opened.items()}
-    if "val" not in found:
-        found["train"], found["val"] = _cut(found["train"], valid_fraction, seed)
-    found = {name: found[name] for name in ("train", "val", "test") if name in found}
-
+    found = read_labelled(
+        path,
+        lambda record, where: _class_of(record[label_field], label_field, where),
+        text_fields=(text_field, pair_field) if pair_field else (text_field,),
+        label_fields=(label_field,),
+        valid_path=valid_path,
+        valid_split=valid_split,
+        valid_fraction=valid_fraction,
+        test_path=test_path,
+        seed=seed,
+    )
     classes = _classes(found)
     if num_labels:
         found["train"] = _choose(found["train"], num_labels, labels_seed)
-    shortest = 2 * len(text_fields) + 1  # <bos>, and of each text one token and <eos>
+    number = {label: index for index, label in enumerate(classes)}
+    return labelled_dataset(
+        found,
+        {name: np.array([number[label] for label in part.labels], np.int32) for name, part in found.items()},
+        key="label",
+        length=length,
+        tokenizer=tokenizer,
+        counts={
+            name: {"labels": {str(label): count for label, count in sorted(Counter(part.labels).items())}}
+            for name, part in found.items()
+        },
+        label_names=tuple(map(str, classes)),
+        label_counts=tuple(found["train"].labels.count(label) for label in classes),
+    )
+
+
+def read_labelled(
+    path: str,
+    read_label: Callable[[Mapping[str, Any], str], Any],
+    *,
+    text_fields: tuple[str, ...],
+    label_fields: tuple[str, ...],
+    valid_path: str,
+    valid_split: str,
+    valid_fraction: float,
+    test_path: str,
+    seed: int,
+) -> dict[str, Labelled]:
+    """The texts and labels of "train", "val" and, where there is a path, "test"; arguments as `text_classification`.
+
+    `read_label(record, where)` makes a record's label; `where` names the record in messages.
+    """
+    fields = (*text_fields, *label_fields)
+    opened = open_splits((path,), fields=fields, valid_path=valid_path, valid_split=valid_split, test_path=test_path)
+    found = {name: _read(records[0], text_fields, label_fields, read_label) for name, records in opened.items()}
+    if "val" not in found:
+        part = found["train"]
+        sides = random_cut(len(part.labels), valid_fraction, seed, part.where)
+        for name, at in zip(("train", "val"), sides, strict=True):
+            found[name] = part.take(at, f"{name} of {valid_fraction} by {seed}")
+    return {name: found[name] for name in ("train", "val", "test") if name in found}
+
+
+def labelled_dataset(
+    found: Mapping[str, Labelled],
+    targets: Mapping[str, np.ndarray],
+    *,
+    key: str,
+    length: int,
+    tokenizer: Mapping[str, Any],
+    counts: Mapping[str, Mapping[str, Any]],
+    **known: Any,
+) -> Dataset:
+    """The data set of each split's texts and `targets` [N …], which rows hold as `key`, in single precision.
+
+    `counts` is told of each split beside what is counted here; `known` are facts of `Spec`.
+    """
+    num_texts = len(found["train"].texts[0])
+    shortest = 2 * num_texts + 1  # <bos>, and of each text one token and <eos>
     if length < shortest:
         raise ValueError(f"length={length} leaves no room for text between special tokens; use {shortest} or more")
     train = found["train"]
     trained = train_tokenizer(
         tokenizer, [Documents(train.where, [text for texts in train.texts for text in texts], train.key)]
     )
-    number = {label: index for index, label in enumerate(classes)}
-    splits, counts = {}, {}
+    splits, told = {}, {}
     for name, part in found.items():
         tokens, lengths, borders, num_cut = encode_rows(part.texts, trained, length=length)
-        labels = np.array([number[label] for label in part.labels], np.int32)
-        rows = LabelledRows(tokens, lengths, labels, borders if pair_field else None)
+        held = targets[name].astype(np.int32 if key == "label" else np.float32)
+        rows = LabelledRows(tokens, lengths, held, borders if num_texts > 1 else None, key)
         joined = ["\n".join(texts) for texts in part.texts]
         num_bytes = sum(len(text.encode()) for texts in part.texts for text in texts)
         hashes = [hash_text(text) for text in joined]
-        splits[name] = Split(rows, texts=joined, labels=rows.labels.tolist(), num_bytes=num_bytes, hashes=hashes)
-        counts[name] = {
+        splits[name] = Split(rows, texts=joined, labels=targets[name].tolist(), num_bytes=num_bytes, hashes=hashes)
+        told[name] = {
             "rows": len(rows),
             "cut_rows": num_cut,
             "tokens": int(rows.lengths.sum()),
             "bytes": num_bytes,
             "fill": float(rows.lengths.mean() / length),
-            "labels": {str(label): count for label, count in sorted(Counter(part.labels).items())},
+            **counts[name],
         }
     contents = trained.to_str()
     return Dataset(
         splits=splits,
-        spec=Spec(
-            length=length,
-            label_names=tuple(map(str, classes)),
-            label_counts=tuple(found["train"].labels.count(label) for label in classes),
-            **facts(trained),
-        ),
+        spec=Spec(length=length, **known, **facts(trained)),
         tokenizer=contents,
         facts={
-            **counts,
+            **told,
             **repeats({name: split.hashes for name, split in splits.items()}),
             "fingerprint": fingerprint(contents, *(f"{name} {part.key}" for name, part in found.items())),
         },
@@ -158,7 +215,7 @@ def encode_rows(
     tokens = np.zeros((len(texts), length), np.int32)
     lengths, borders = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
     num_cut = 0
-    for row, pieces in enumerate(_token_ids(texts, tokenizer)):
+    for row, pieces in enumerate(token_ids(texts, tokenizer)):
         room = length - len(bos) - len(eos) * len(pieces)
         first, *others = ([*piece, *eos] for piece in _shorten(pieces, room))
         ids = bos + first + [token for piece in others for token in piece]
@@ -168,36 +225,45 @@ def encode_rows(
     return tokens, lengths, borders, num_cut
 
 
-def _read(records: Records, text_fields: tuple[str, ...], label_field: str) -> _Labelled:
+def token_ids(texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer) -> Iterator[list[list[int]]]:
+    """Of each row the token ids of its texts."""
+    for first in range(0, len(texts), _CHUNK):
+        chunk = texts[first : first + _CHUNK]
+        encoded = iter(tokenizer.encode_batch_fast([text for row in chunk for text in row], add_special_tokens=False))
+        for row in chunk:
+            yield [next(encoded).ids for _ in row]
+
+
+def _read(
+    records: Records,
+    text_fields: tuple[str, ...],
+    label_fields: tuple[str, ...],
+    read_label: Callable[[Mapping[str, Any], str], Any],
+) -> Labelled:
     texts, labels = [], []
     for index, record in enumerate(records):
         for field in text_fields:
             check_text(record[field], records, index, field)
-        label = record[label_field]
-        if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
-            raise ValueError(
-                f"{records.path}, record {index + 1}: {label_field}={label!r} is no class; wanted a whole number "
-                "or a name, or give another label_field"
-            )
-        if labels and type(label) is not type(labels[0]):
-            raise ValueError(
-                f"{records.path}, record {index + 1}: {label_field}={label!r} is {type(label).__name__}, the labels "
-                f"before it {type(labels[0]).__name__}; write all of them the same way"
-            )
         texts.append(tuple(record[field] for field in text_fields))
-        labels.append(label)
-    return _Labelled(records.path, texts, labels, fingerprint(records.fingerprint, *text_fields, label_field))
+        labels.append(read_label(record, f"{records.path}, record {index + 1}"))
+        if type(labels[-1]) is not type(labels[0]):
+            raise ValueError(
+                f"{records.path}, record {index + 1}: {', '.join(label_fields)}={labels[-1]!r} is "
+                f"{type(labels[-1]).__name__}, the labels before it {type(labels[0]).__name__}; write all of them the "
+                "same way"
+            )
+    return Labelled(records.path, texts, labels, fingerprint(records.fingerprint, *text_fields, *label_fields))
 
 
-def _cut(part: _Labelled, fraction: float, seed: int) -> tuple[_Labelled, _Labelled]:
-    sides = []
-    for name, at in zip(("train", "val"), random_cut(len(part.labels), fraction, seed, part.where), strict=True):
-        key = fingerprint(part.key, f"{name} of {fraction} by {seed}")
-        sides.append(_Labelled(part.where, [part.texts[i] for i in at], [part.labels[i] for i in at], key))
-    return sides[0], sides[1]
+def _class_of(label: Any, field: str, where: str) -> Label:
+    if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
+        raise ValueError(
+            f"{where}: {field}={label!r} is no class; wanted a whole number or a name, or give another label_field"
+        )
+    return label
 
 
-def _choose(part: _Labelled, number: int, seed: int) -> _Labelled:
+def _choose(part: Labelled, number: int, seed: int) -> Labelled:
     """`number` rows in the order of the file; each class as often as its share says, at least once."""
     classes, counts = np.unique(np.array(part.labels, dtype=object).astype(str), return_counts=True)
     if not len(classes) <= number <= len(part.labels):
@@ -215,11 +281,10 @@ def _choose(part: _Labelled, number: int, seed: int) -> _Labelled:
     labels = np.array([str(label) for label in part.labels])
     chosen = [rng.permutation(np.flatnonzero(labels == name))[:size] for name, size in zip(classes, taken, strict=True)]
     at = np.sort(np.concatenate(chosen)).tolist()
-    key = fingerprint(part.key, f"{number} labels by {seed}")
-    return _Labelled(part.where, [part.texts[i] for i in at], [part.labels[i] for i in at], key)
+    return part.take(at, f"{number} labels by {seed}")
 
 
-def _classes(found: dict[str, _Labelled]) -> list[Label]:
+def _classes(found: dict[str, Labelled]) -> list[Label]:
     """The sorted labels of training, once every split is known to hold no other."""
     train = found["train"]
     classes = sorted(set(train.labels))
@@ -234,14 +299,6 @@ def _classes(found: dict[str, _Labelled]) -> list[Label]:
                 f"remove its {part.labels.count(unseen[0])} rows or add it to the training data"
             )
     return classes
-
-
-def _token_ids(texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer) -> Iterable[list[list[int]]]:
-    for first in range(0, len(texts), _CHUNK):
-        chunk = texts[first : first + _CHUNK]
-        encoded = iter(tokenizer.encode_batch_fast([text for row in chunk for text in row], add_special_tokens=False))
-        for row in chunk:
-            yield [next(encoded).ids for _ in row]
 
 
 def _shorten(texts: list[list[int]], room: int) -> list[list[int]]:

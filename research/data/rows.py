@@ -87,6 +87,20 @@ def read_rows(source: Source, indices: np.ndarray) -> Example:
     return {key: np.stack([np.asarray(row[key]) for row in rows]) for key in rows[0]}
 
 
+def text_columns(tokens: np.ndarray, lengths: np.ndarray) -> Example:
+    """`tokens`, `segment_ids` (1 where real) and `positions`, each int32 [B L], of rows that hold one text each.
+
+    The texts begin at column 0 and have `lengths` [B] tokens.
+    """
+    column = np.arange(tokens.shape[1], dtype=np.int32)
+    real = column < lengths[:, None]
+    return {
+        "tokens": tokens.astype(np.int32),
+        "segment_ids": real.astype(np.int32),
+        "positions": np.where(real, column, 0),
+    }
+
+
 def row_at(source: Source, index: int) -> Example:
     """One row of a source that reads several at once."""
     if not 0 <= index < len(source):

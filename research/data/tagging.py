@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from research.batch import Dataset, Example, Spec, Split
-from research.data.rows import row_at
+from research.data.rows import row_at, text_columns
 from research.data.sources import Records
 from research.data.splits import Documents, fingerprint, hash_text, open_splits, random_choice, random_cut, repeats
 from research.data.text import TokenizerBlock, train_tokenizer
@@ -49,14 +49,7 @@ class TaggedRows:
 
     def rows(self, indices: np.ndarray) -> Example:
         """The rows at `indices`, stacked."""
-        column = np.arange(self.tokens.shape[1], dtype=np.int32)
-        real = column < self.lengths[indices, None]
-        return {
-            "tokens": self.tokens[indices],
-            "segment_ids": real.astype(np.int32),
-            "positions": np.where(real, column, 0),
-            "tags": self.tags[indices],
-        }
+        return text_columns(self.tokens[indices], self.lengths[indices]) | {"tags": self.tags[indices]}
 
 
 def tagging(

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tokenizers import Tokenizer
 
 from research.data.shards import TokenShards
-from research.data.tokenizers import special_ids
+from research.data.tokenizers import literal, special_ids
 
 _FORMAT = "1"  # part of every key: another layout or another way to encode is another cache
 _BATCH = 1 << 22  # characters encoded at a time
@@ -103,10 +103,7 @@ def _write(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int, folder: P
 
 def _encode(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int) -> Iterator[tuple[list[int], int, bool]]:
     """The tokens of each piece of text, its UTF-8 bytes, and whether a document begins with it."""
-    tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the settings below are ours alone
-    tokenizer.encode_special_tokens = True
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = literal(tokenizer)
     start = [bos_id] if bos_id >= 0 else []
     with _progress(len(texts)) as advance:
         for batch in _batches(_pieces(texts, cut=_cuttable(tokenizer))):

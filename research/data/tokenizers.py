@@ -266,6 +266,15 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     return ids
 
 
+def literal(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that cuts and fills nothing, and for which what looks like a special token in a text is text."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.encode_special_tokens = True
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
+
+
 # Where words begin and end.
 
 # The leads of UTF-8 characters, cut short, that can be no letter of a spaced script: U+0080 (punctuation), U+2000 to

@@ -61,6 +61,7 @@ def write_report(workdir: Path) -> Path:
         _section("Results", _results(result), result_note),
         _section("Curves", _curves(lines, result), metrics_note),
         *(_section(f"Confusion matrix: {split}", _confusion(result, split), "") for split in _confused(result)),
+        *(_section(f"By class: {split}", _by_class(result, split), "") for split in _unconfused(result)),
         *(_section(f"Can it be trusted? {split}", _trust(result, split), "") for split in _judged(result)),
         _section("Samples", _samples(samples), samples_note),
         _section("Config as it ran", _table_of(config), config_note),
@@ -115,7 +116,7 @@ def _results(result: Mapping[str, Any]) -> str:
         rows.append(f"<tr><th>{html.escape(_words(key))}</th><td><b>{short(figures[key])}</b></td>{cells}</tr>")
     heads = "".join(f"<th>floor: {html.escape(name)}</th>" for name in names)
     table = f"<table class='figures'><tr><th></th><th>this run</th>{heads}</tr>{''.join(rows)}</table>" if rows else ""
-    # per_class is the confusion matrix's table; the others have sections of their own.
+    # These have sections of their own.
     known = {*figures, *floors, "evidence", "label_names", "confusion", "per_class", *_TRUST}
     rest = {key: value for key, value in result.items() if key not in known and key.split("/")[-1] not in known}
     return (_scroll(table) if table else "") + _table_of(unplaced | rest)
@@ -188,6 +189,23 @@ def _series(lines: Sequence[Mapping[str, Any]], split: str, measure: str) -> Ser
 
 def _confused(result: Mapping[str, Any]) -> list[str]:
     return [split for split in reversed(SPLITS) if f"{split}/confusion" in result]
+
+
+def _unconfused(result: Mapping[str, Any]) -> list[str]:
+    """The splits that have figures by class and no confusion matrix, whose table would hold them."""
+    confused = _confused(result)
+    return [split for split in reversed(SPLITS) if split not in confused and result.get(f"{split}/per_class")]
+
+
+def _by_class(result: Mapping[str, Any], split: str) -> str:
+    found = result[f"{split}/per_class"]
+    measures = list(dict.fromkeys(measure for values in found.values() for measure in values))
+    heads = "".join(f"<th>{html.escape(_words(measure))}</th>" for measure in measures)
+    rows = []
+    for name, values in found.items():
+        cells = "".join(f"<td>{short(float(values[key])) if key in values else ''}</td>" for key in measures)
+        rows.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
+    return _scroll(f"<table class='figures'><tr><th></th>{heads}</tr>{''.join(rows)}</table>")
 
 
 def _confusion(result: Mapping[str, Any], split: str) -> str:

@@ -18,8 +18,9 @@ def of_split(sums: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, ob
     values = {f"{split}/{name}": value for name, value in divide(sums).items()}
     if objective in ("causal_lm", "masked_lm"):
         values[f"{split}/perplexity"] = math.exp(min(values[f"{split}/loss"], 700.0))
-    if objective == "causal_lm" and dataset.splits[split].num_bytes:
-        values[f"{split}/bits_per_byte"] = bits(float(sums["loss"][0]), dataset.splits[split].num_bytes)
+    part = dataset.splits[split]
+    if objective == "causal_lm" and part.num_bytes and not part.answers:  # of a prompt's bytes nothing is told
+        values[f"{split}/bits_per_byte"] = bits(float(sums["loss"][0]), part.num_bytes)
     return values
 
 
@@ -29,7 +30,7 @@ def of_outputs(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, 
     Where rows of the split stand in the training split too, the headline figure without them is there as well.
     """
     score = TASKS[objective].score
-    if score is None:
+    if score is None or not outputs:
         return {}
     scored = score(outputs, dataset, split)
     found = dict(scored.figures)

@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 
 from research.batch import Dataset
-from research.evaluation.baselines import kneser_ney, tfidf_logistic, unigram_nats
+from research.evaluation.answers import commonest_answer, read_answers
+from research.evaluation.baselines import (
+    kneser_ney,
+    tfidf_logistic,
+    tfidf_one_vs_rest,
+    tfidf_ridge,
+    unigram_nats,
+)
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
+from research.evaluation.multi_label import commonest_set, multi_label_metrics, rows_right
+from research.evaluation.regression import regression_metrics
 from research.evaluation.retrieval import retrieval_metrics, tfidf_ranks, vector_ranks
 from research.evaluation.tagging import MISSING, most_frequent_tag, tagging_metrics
 
@@ -33,10 +42,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Task:
-    """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all."""
+    """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all.
+
+    `measure` is the figure to compare runs by; more of it is better.
+    """
 
     floors: Callable[[Dataset, str], dict[str, float]]
     score: Callable[[Outputs, Dataset, str], Scored] | None = None
+    measure: str = "accuracy"
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -92,6 +105,67 @@ def pair_floors(dataset: Dataset, split: str) -> dict[str, float]:
     return {f"tfidf_{name}": found[name] for name in ("recall_at_1", "recall_at_10", "mean_reciprocal_rank")}
 
 
+def score_labels(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+    """Of `scores` [N C], the probability of each label."""
+    labels, scores = np.asarray(dataset.splits[split].labels), outputs["scores"]
+    found = multi_label_metrics(labels, scores, dataset.spec.label_names)
+    return Scored(found, "accuracy", list(rows_right(labels, scores)[:, None]))
+
+
+def labels_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """TF-IDF with a logistic regression for each label, and always the commonest set of labels."""
+    train, evaluated = dataset.splits["train"], dataset.splits[split]
+    given = {
+        "tfidf": tfidf_one_vs_rest(train.texts, train.labels, evaluated.texts),
+        "commonest_set": commonest_set(train.labels, len(evaluated.labels)),
+    }
+    found = {}
+    for name, scores in given.items():
+        figures = multi_label_metrics(np.asarray(evaluated.labels), scores, dataset.spec.label_names)
+        measures = [measure for measure in figures if measure == "accuracy" or measure.endswith("f1")]
+        if name == "tfidf":
+            measures += ["roc_auc", "average_precision"]
+        found |= {f"{name}_{measure}": figures[measure] for measure in measures}
+    return found
+
+
+def score_values(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+    """Of `values` [N], in their own units."""
+    values, predicted = np.asarray(dataset.splits[split].labels), outputs["values"]
+    errors = (np.asarray(predicted, np.float64) - values) ** 2
+    return Scored(regression_metrics(values, predicted), "mse", list(errors[:, None]))
+
+
+def value_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """The mean of the training split, and TF-IDF with ridge regression."""
+    train, evaluated = dataset.splits["train"], dataset.splits[split]
+    mean = regression_metrics(evaluated.labels, np.full(len(evaluated.labels), dataset.spec.target_mean))
+    ridge = regression_metrics(evaluated.labels, tfidf_ridge(train.texts, train.labels, evaluated.texts))
+    found = {f"training_mean_{measure}": mean[measure] for measure in ("mse", "rmse", "mae", "r2")}
+    return found | {f"tfidf_ridge_{measure}": value for measure, value in ridge.items()}
+
+
+def score_answers(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+    """Of `answered` [N]: whether each token of the answer that is in its row is the likeliest; a cut one is wrong."""
+    right = outputs["answered"] & read_answers(dataset.splits[split]).whole
+    return Scored({"answer_accuracy": float(right.mean())}, "answer_accuracy", list(right[:, None]))
+
+
+def answer_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """Nats a token of the answers by frequency alone, and the commonest answer to every prompt."""
+    train, evaluated = (read_answers(dataset.splits[name]) for name in ("train", split))
+    documents = [[np.append(0, answer) for answer in part.kept] for part in (train, evaluated)]  # the first is given
+    return {
+        "unigram": unigram_nats(documents[0], documents[1], dataset.spec.vocab_size),
+        "commonest_answer_accuracy": commonest_answer(train, evaluated),
+    }
+
+
+def language_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """Those of answers where there are prompts, n-grams otherwise."""
+    return (answer_floors if dataset.splits[split].answers else ngram_floors)(dataset, split)
+
+
 def unigram_floor(dataset: Dataset, split: str) -> dict[str, float]:
     """Nats a token by frequency alone."""
     documents = _first_tokens(dataset.splits["train"].documents, _FLOOR_TOKENS)
@@ -127,8 +201,10 @@ def _first_tokens(documents: Any, limit: int) -> list[np.ndarray]:
 
 TASKS = {
     "masked_lm": Task(unigram_floor),
-    "causal_lm": Task(ngram_floors),
+    "causal_lm": Task(language_floors, score_answers, measure="answer_accuracy"),
     "classification": Task(class_floors, score_classes),
+    "multi_label": Task(labels_floors, score_labels),
+    "regression": Task(value_floors, score_values, measure="r2"),
     "tagging": Task(tag_floors, score_tags),
     "pairs": Task(pair_floors, score_pairs),
 }

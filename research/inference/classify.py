@@ -27,6 +27,21 @@ def classify(
     `encode` makes the rows that the model was trained on (`data.labelled.encode_rows`).
     """
     names = text_model.facts.label_names
+    for answer, found in head_outputs(text_model, texts, jax.nn.softmax, encode=encode, batch_size=batch_size):
+        probabilities = {name: float(p) for name, p in zip(names, found, strict=True)}
+        label = names[int(np.argmax(found))]
+        yield {"input": answer["input"], "label": label, "probabilities": probabilities, "cut": answer["cut"]}
+
+
+def head_outputs(
+    text_model: TextModel,
+    texts: Sequence[tuple[str, ...]],
+    activation: Callable[[Array], Array],
+    *,
+    encode: Encode,
+    batch_size: int,
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """For each text or pair, in order: {"input", "cut"}, and `activation` of what the head makes of its row [C]."""
     for batch in batched(texts, batch_size):
         tokens, lengths, borders, num_cut = encode(batch)
         cut = [num_cut > 0 and encode([row])[-1] > 0 for row in batch]
@@ -34,22 +49,22 @@ def classify(
         if missing:  # the last batch: the same shape as those before, filled with its first row
             filler = np.zeros(missing, np.int64)
             tokens, lengths, borders = (np.concatenate([rows, rows[filler]]) for rows in (tokens, lengths, borders))
-        probabilities = np.asarray(_probabilities(text_model.model, text_model.params, tokens, lengths, borders))
+        found = np.asarray(_outputs(text_model.model, activation, text_model.params, tokens, lengths, borders))
         for row, text in enumerate(batch):
-            yield {
-                "input": text[0] if len(text) == 1 else list(text),
-                "label": names[int(np.argmax(probabilities[row]))],
-                "probabilities": {name: float(p) for name, p in zip(names, probabilities[row], strict=True)},
-                "cut": cut[row],
-            }
+            yield {"input": text[0] if len(text) == 1 else list(text), "cut": cut[row]}, found[row]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _probabilities(
-    model: LinenModel, params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"], borders: Int[Array, " B"]
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _outputs(
+    model: LinenModel,
+    activation: Callable[[Array], Array],
+    params: Params,
+    tokens: Int[Array, "B L"],
+    lengths: Int[Array, " B"],
+    borders: Int[Array, " B"],
 ) -> Float[Array, "B C"]:
     where = rows_of(tokens, lengths, borders)
     real = where["segment_ids"] > 0
     hidden, _ = model.apply({"params": params}, tokens, **where)
     logits = model.apply({"params": params}, hidden, real, train=False, method="classify")
-    return jax.nn.softmax(logits, axis=-1)
+    return activation(logits)

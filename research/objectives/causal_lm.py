@@ -7,6 +7,8 @@ from typing import cast
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from research.objectives.text import encode, features, init, mean_over, real_examples
 from research.ops.cross_entropy import chunked_cross_entropy
@@ -15,7 +17,8 @@ from research.types import Batch, Features, Keys, Loss, Variables
 
 @dataclass(frozen=True)
 class CausalLM:
-    """Mean cross-entropy of every token after a document's first, in nats.
+    """Mean cross-entropy of every token after a document's first, in nats; where the batch has a `loss_mask`, of those
+    tokens alone that it marks.
 
     `chunk` rows of logits exist at a time. Label smoothing and the z-loss belong to training; evaluation is plain.
     """
@@ -34,9 +37,31 @@ class CausalLM:
         return init(self.model, rng, batch, lambda model, hidden: model.vocabulary(hidden))
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
-        hidden = encode(self.model, variables, batch, train=train, dropout=rng.dropout)[:, :-1]
+        losses, correct, where = self._predict(variables, batch, train=train, dropout=rng.dropout)
+        loss = mean_over(losses, where)
+        return Loss(terms={"loss": (1.0, loss)}, metrics={"accuracy": mean_over(correct, where)})
+
+    def outputs(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        """Per-example results for evaluation, of batches with a `loss_mask`: whether each token it marks is the
+        likeliest, given those before it [B]; what greedy generation would write is then the same."""
+        if "loss_mask" not in batch:
+            return {}
+        _, correct, where = self._predict(variables, batch, train=False, dropout=None)
+        return {"answered": jnp.all(correct.reshape(where.shape) | ~where, axis=1)}
+
+    def features(self, variables: Variables, batch: Batch) -> Features:
+        return features(self.model, variables, batch)
+
+    def _predict(
+        self, variables: Variables, batch: Batch, *, train: bool, dropout: jax.Array | None
+    ) -> tuple[Float[Array, " N"], Bool[Array, " N"], Bool[Array, "B T"]]:
+        """Of all tokens but the first of each row (T = L - 1, N = B T): their losses, whether they are the likeliest,
+        and which of them are to be predicted; 0 and false where not."""
+        hidden = encode(self.model, variables, batch, train=train, dropout=dropout)[:, :-1]
         segments = batch["segment_ids"]
         where = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0) & real_examples(batch)[:, None]
+        if "loss_mask" in batch:
+            where &= batch["loss_mask"][:, 1:]
         hidden, table, bias = cast(
             tuple[jax.Array, jax.Array, jax.Array | None],
             self.model.apply({"params": variables["params"]}, hidden, method="vocabulary"),
@@ -52,8 +77,4 @@ class CausalLM:
             z_loss=self.z_loss if train else 0.0,
             num_valid=self.vocab_size,
         )
-        loss = mean_over(losses, where)
-        return Loss(terms={"loss": (1.0, loss)}, metrics={"accuracy": mean_over(correct, where)})
-
-    def features(self, variables: Variables, batch: Batch) -> Features:
-        return features(self.model, variables, batch)
+        return losses, correct, where

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from research.objectives.pooled import init_pooled, pooled_logits
 from research.objectives.text import (
     check_token_dropout,
-    encode,
     features,
     hide_tokens,
-    init,
     labels_loss,
     mean_over,
     real_examples,
@@ -48,6 +47,7 @@ class Classification:
     couples_examples = False
     causal = False
     head = "classification"
+    target = "label"
 
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)
@@ -64,19 +64,12 @@ class Classification:
         return weigh_classes(self.class_weights, self.label_counts, self.num_classes)
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
-        mask = batch["segment_ids"] > 0
-        return init(self.model, rng, batch, lambda model, hidden: model.classify(hidden, mask, train=False))
+        return init_pooled(self.model, rng, batch)
 
     def logits(
         self, variables: Variables, batch: Batch, *, train: bool = False, dropout: jax.Array | None = None
     ) -> Float[Array, "B C"]:
-        hidden = encode(self.model, variables, batch, train=train, dropout=dropout)
-        rngs = {}
-        if train and dropout is not None:
-            rngs["dropout"] = jax.random.fold_in(dropout, 1)
-        mask = batch["segment_ids"] > 0
-        params = {"params": variables["params"]}
-        return cast(Array, self.model.apply(params, hidden, mask, train=train, method="classify", rngs=rngs))
+        return pooled_logits(self.model, variables, batch, train=train, dropout=dropout)
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
         if train and self.token_dropout:

@@ -30,6 +30,7 @@ class Pairs:
     couples_examples = True
     causal = False
     head = "embedding"
+    target = "pair_tokens"
 
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)

@@ -42,6 +42,7 @@ class Tagging:
     couples_examples = False
     causal = False
     head = "tagging"
+    target = "tags"
 
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)

@@ -1,0 +1,90 @@
+"""What a page may say beside data, model, objective and optimizer: how a run logs, saves, evaluates, tunes, proves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Logging:
+    every: int = 20
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Checkpoints every `every` steps (0: one at the end); `metric` ranks the best ones that are kept."""
+
+    every: int = 0
+    keep_latest: int = 2
+    keep_best: int = 1
+    metric: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    fall_back: bool = False  # go back to the previous complete checkpoint where the newest is damaged
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """The validation split, whole, every `every` steps (0: only at the end); floors and samples at the end.
+
+    With `patience` training ends once so many evaluations in a row have not bettered `checkpoint.metric`, and the best
+    step is what the run gives.
+    """
+
+    every: int = 0
+    patience: int = 0
+    batch_size: int = 0  # 0: the training batch size
+    floors: bool = True
+    samples: tuple[str, ...] = ()  # texts to fill or to continue at the end
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What finetuning changes, and how fast: rates fall by `layer_decay` from each layer to the one below it.
+
+    With a `lora_rank` the backbone is frozen, and low-rank updates of the `lora_targets` are trained beside the head.
+    A `linear_probe` takes no step: the head is solved for in closed form (`evaluation/probes.py`).
+    """
+
+    freeze_backbone: bool = False
+    freeze_layers: int = 0
+    layer_decay: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: tuple[str, ...] = ("query", "value")
+    linear_probe: bool = False
+
+    def __post_init__(self) -> None:
+        if self.linear_probe and (self.lora_rank or self.multiplies):
+            raise ValueError("tuning.linear_probe trains nothing but a head, in closed form; leave the other keys out")
+        if self.lora_rank and (self.freeze_backbone or self.freeze_layers or self.layer_decay != 1.0):
+            raise ValueError(
+                "tuning.lora_rank trains adapters in place of the backbone's own parameters; leave freeze_backbone, "
+                "freeze_layers and layer_decay out"
+            )
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether some parameters learn at another rate than the rest."""
+        return bool(self.freeze_backbone or self.freeze_layers or self.layer_decay != 1.0)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Whether pretraining helped: `seeds` runs of the pretrained start and of its twin, for each budget of labels.
+
+    A budget of 0 is all labels; with a share s of them a run takes num_steps · sqrt(s) steps, at least `least_steps`.
+    `metric` is test/accuracy (of numbers r2, of answers answer_accuracy), or that of val where there is no test split.
+    """
+
+    seeds: int = 3
+    budgets: tuple[int, ...] = (0,)
+    least_steps: int = 40
+    metric: str = ""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2:
+            raise ValueError(f"evidence.seeds={self.seeds}: an interval needs 2 or more")
+        if not self.budgets or min(self.budgets) < 0:
+            raise ValueError(f"evidence.budgets={self.budgets}: wanted numbers of labels, 0 for all")
