@@ -159,11 +159,10 @@ def test_evidence_is_measured_by_the_task_s_own_figure(corpus, pretrained, monke
     workdir = finetune(corpus, pretrained, page, origin, f"evidence_{page}", **more)[0]
     found = json.loads((workdir / "result.json").read_text())["evidence"]
     assert found["metric"] == f"test/{measure}"
-    arm = found["budgets"][0]
-    assert arm["pretrained"]["mean"] == 0.8
-    assert {name: floor["mean"] for name, floor in arm["floors"].items()} == {
-        "first": floors[f"floor/test/first_{measure}"]
-    }
+    (budget,) = found["budgets"]
+    assert budget["pretrained"]["mean"] == 0.8
+    beside = {name: floor["mean"] for name, floor in budget["floors"].items()}
+    assert beside == {"first": floors[f"floor/test/first_{measure}"]}
 
 
 def test_single_tokens_of_answers_stand_beside_no_floor_of_whole_ones():

@@ -58,8 +58,8 @@ def prompt_answer(
     """One row `<bos> prompt separator answer <eos>` for each record; the answer and <eos> are what is to be predicted.
 
     Where a row is too short the prompt is cut at its beginning, the separator stays; an answer that does not fit
-    without its prompt is cut at its end, has no <eos>, and is counted, as is one with <unk>. Validation data, `num_labels` (of rows) and
-    `labels_seed` as in `text_classification`, but nothing is stratified.
+    without its prompt is cut at its end and has no <eos>. Such answers are counted, and those with <unk>. Validation
+    data, `num_labels` (of rows) and `labels_seed` as in `text_classification`, but nothing is stratified.
 
     Raises:
       ValueError: bad data, an empty answer (the record is named), or a separator that the tokenizer cannot see.
