@@ -13,7 +13,7 @@ from tests.pages import ROOT, small_page
 
 pytestmark = pytest.mark.slow
 
-LETTERS, WORDS = "abcdefghij", {"a": "apple", "b": "bird", "c": "cat"}
+LETTERS, WORDS = "abcdefghij", {"a": "ace", "b": "beef", "c": "caged"}
 NAMES = ("a", "b", "c")
 
 
@@ -145,15 +145,31 @@ def test_answers_are_learned_and_given(corpus, pretrained, capsys):
     assert sample["output"] == f"add jjj fab\n{sample['answer']}"
 
 
-def test_evidence_is_measured_by_the_task_s_own_figure(corpus, pretrained):
-    """Of answers `answer_accuracy`, beside the commonest answer and not that of single tokens."""
-    more = dict(num_steps=3, evidence__seeds=2, evidence__budgets="(11,)", evidence__least_steps=2)
-    _, result = finetune(corpus, pretrained, "prompt_answer", "causal_lm", "evidence", **more)
-    found = result["evidence"]
-    assert found["metric"] == "test/answer_accuracy"
-    assert set(found["budgets"][0]["floors"]) == {"commonest"}
-    _, result = finetune(corpus, pretrained, "regression", "masked_lm", "number", **more, data__label_field="value")
-    assert result["evidence"]["metric"] == "test/r2"
-    assert set(result["evidence"]["budgets"][0]["floors"]) == {"training mean", "tfidf ridge"} or set(
-        result["evidence"]["budgets"][0]["floors"]
-    ) == {"training_mean", "tfidf_ridge"}
+@pytest.mark.parametrize(
+    ("page", "origin", "measure"),
+    [("prompt_answer", "causal_lm", "answer_accuracy"), ("regression", "masked_lm", "r2")],
+)
+def test_evidence_is_measured_by_the_task_s_own_figure(corpus, pretrained, monkeypatch, page, origin, measure):
+    """The floors beside it are that figure's: of answers, not of single tokens."""
+    floors = {"floor/test/first_answer_accuracy": 0.5, "floor/test/first_accuracy": 0.4, "floor/test/first_r2": 0.3}
+    result = floors | {"wall_seconds": 1.0, "test/accuracy": 0.9, f"test/{measure}": 0.8}
+    monkeypatch.setattr("research.evidence._result", lambda *arguments: result)
+    more = dict(evidence__seeds=2, evidence__budgets="(0,)")
+    more |= dict(data__label_field="value") if page == "regression" else {}
+    workdir = finetune(corpus, pretrained, page, origin, f"evidence_{page}", **more)[0]
+    found = json.loads((workdir / "result.json").read_text())["evidence"]
+    assert found["metric"] == f"test/{measure}"
+    (budget,) = found["budgets"]
+    assert budget["pretrained"]["mean"] == 0.8
+    beside = {name: floor["mean"] for name, floor in budget["floors"].items()}
+    assert beside == {"first": floors[f"floor/test/first_{measure}"]}
+
+
+def test_single_tokens_of_answers_stand_beside_no_floor_of_whole_ones():
+    from research.evidence import _summary
+
+    result = {"floor/test/commonest_answer_accuracy": 0.5, "wall_seconds": 1.0}
+    result |= {"test/accuracy": 0.9, "test/answer_accuracy": 0.8}
+    found = {arm: [result, result] for arm in ("pretrained", "scratch")}
+    assert _summary(found, "test/accuracy", labels=7)["floors"] == {}
+    assert set(_summary(found, "test/answer_accuracy", labels=7)["floors"]) == {"commonest"}

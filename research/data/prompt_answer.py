@@ -58,8 +58,8 @@ def prompt_answer(
     """One row `<bos> prompt separator answer <eos>` for each record; the answer and <eos> are what is to be predicted.
 
     Where a row is too short the prompt is cut at its beginning, the separator stays; an answer that does not fit
-    without its prompt is cut at its end, has no <eos>, and is counted. Validation data, `num_labels` (of rows) and
-    `labels_seed` as in `text_classification`, but nothing is stratified.
+    without its prompt is cut at its end and has no <eos>. Such answers are counted, and those with <unk>. Validation
+    data, `num_labels` (of rows) and `labels_seed` as in `text_classification`, but nothing is stratified.
 
     Raises:
       ValueError: bad data, an empty answer (the record is named), or a separator that the tokenizer cannot see.
@@ -91,14 +91,14 @@ def prompt_answer(
     trained = train_tokenizer(tokenizer, [Documents(train.where, texts, fingerprint(train.key, separator))])
     splits, counts = {}, {}
     for name, part in found.items():
-        rows, answers, num_cut = _lay_out(part, separator, trained, length=length)
+        rows, answers, lost = _lay_out(part, separator, trained, length=length)
         prompts = [prompt for (prompt,) in part.texts]
         num_bytes = sum(len(text.encode()) for text in (*prompts, *part.labels))
         hashes = [hash_text(prompt) for prompt in prompts]
         splits[name] = Split(rows, texts=prompts, answers=answers, num_bytes=num_bytes, hashes=hashes)
         counts[name] = {
             "rows": len(rows),
-            **num_cut,
+            **lost,
             "tokens": int(rows.lengths.sum()),
             "answer_tokens": int((rows.lengths - rows.starts).sum()),
             "bytes": num_bytes,
@@ -120,7 +120,8 @@ def prompt_answer(
 def _lay_out(
     part: Labelled, separator: str, tokenizer: Tokenizer, *, length: int
 ) -> tuple[AnswerRows, list[list[int]], dict[str, int]]:
-    """The rows of a split, the token ids of each answer in full, and how many prompts and answers were cut."""
+    """The rows of a split, the token ids of each answer in full, and how many prompts and answers were cut, and how
+    many answers have an unknown token."""
     known, tokenizer = facts(tokenizer), literal(tokenizer)
     bos, eos = ([known[name]] if known[name] >= 0 else [] for name in ("bos_id", "eos_id"))
     least = _separator_length(separator, tokenizer)
@@ -129,7 +130,7 @@ def _lay_out(
         raise ValueError(f"length={length} leaves no room for an answer; use {least + 2 + len(bos)} or more")
     tokens = np.zeros((len(part.labels), length), np.int32)
     lengths, starts = np.zeros(len(tokens), np.int64), np.zeros(len(tokens), np.int64)
-    answers, cut = [], {"cut_prompts": 0, "cut_answers": 0}
+    answers, lost = [], {"cut_prompts": 0, "cut_answers": 0, "unknown_answers": 0}
     pairs = [(prompt + separator, answer) for (prompt,), answer in zip(part.texts, part.labels, strict=True)]
     for row, (prompt, answer) in enumerate(token_ids(pairs, tokenizer)):
         if not answer:
@@ -142,9 +143,10 @@ def _lay_out(
         ids = before + kept
         tokens[row, : len(ids)] = ids
         lengths[row], starts[row] = len(ids), len(before)
-        cut["cut_prompts"] += len(before) < len(bos) + len(prompt)
-        cut["cut_answers"] += len(kept) < len(answers[-1])
-    return AnswerRows(tokens, lengths, starts), answers, cut
+        lost["cut_prompts"] += len(before) < len(bos) + len(prompt)
+        lost["cut_answers"] += len(kept) < len(answers[-1])
+        lost["unknown_answers"] += known["unk_id"] in answer
+    return AnswerRows(tokens, lengths, starts), answers, lost
 
 
 def _separator_length(separator: str, tokenizer: Tokenizer) -> int:

@@ -1,4 +1,4 @@
-"""What answers to prompts are worth: the tokens of them that a row has room for, and which are whole."""
+"""What answers to prompts are worth: the tokens of them that rows hold, and which of them can be right."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from research.batch import Split
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of a split: in full, as rows hold them, and whether the two are the same."""
+    """The answers of a split: in full, as rows hold them, and whether a model could write them.
+
+    It could not where the row had no room for all of an answer, or where <unk> is in it, which is never written.
+    """
 
     full: Sequence[tuple[int, ...]]
     kept: Sequence[np.ndarray]
-    whole: np.ndarray  # bool [N]
+    possible: np.ndarray  # bool [N]
 
 
-def read_answers(split: Split) -> Answers:
+def read_answers(split: Split, *, unk_id: int) -> Answers:
     """The answers of a split of prompts."""
     full = [tuple(answer) for answer in split.answers]
     rows = (split.examples[index] for index in range(len(split.examples)))
     kept = [np.asarray(row["tokens"])[np.asarray(row["loss_mask"])] for row in rows]
-    whole = np.array([len(first) == len(second) for first, second in zip(full, kept, strict=True)], bool)
-    return Answers(full, kept, whole)
+    pairs = zip(full, kept, strict=True)
+    possible = [len(first) == len(second) and unk_id not in first for first, second in pairs]
+    return Answers(full, kept, np.array(possible, bool))
 
 
 def commonest_answer(train: Answers, evaluated: Answers) -> float:
-    """The share of rows that the commonest answer of training, first seen of equals, answers; a cut one is wrong."""
+    """The share of rows that the commonest answer of training, first seen of equals, answers; see `Answers`."""
     commonest, _ = Counter(train.full).most_common(1)[0]
-    right = [whole and answer == commonest for answer, whole in zip(evaluated.full, evaluated.whole, strict=True)]
-    return float(np.mean(right))
+    same = np.array([answer == commonest for answer in evaluated.full], bool)
+    return float((same & evaluated.possible).mean())

@@ -146,14 +146,18 @@ def value_floors(dataset: Dataset, split: str) -> dict[str, float]:
 
 
 def score_answers(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
-    """Of `answered` [N]: whether each token of the answer that is in its row is the likeliest; a cut one is wrong."""
-    right = outputs["answered"] & read_answers(dataset.splits[split]).whole
+    """Of `answered` [N]: whether each token of the answer that is in its row is the likeliest.
+
+    What is cut or has an unknown token is wrong, so that the score is that of greedy generation.
+    """
+    right = outputs["answered"] & read_answers(dataset.splits[split], unk_id=dataset.spec.unk_id).possible
     return Scored({"answer_accuracy": float(right.mean())}, "answer_accuracy", list(right[:, None]))
 
 
 def answer_floors(dataset: Dataset, split: str) -> dict[str, float]:
     """Nats a token of the answers by frequency alone, and the commonest answer to every prompt."""
-    train, evaluated = (read_answers(dataset.splits[name]) for name in ("train", split))
+    unk_id = dataset.spec.unk_id
+    train, evaluated = (read_answers(dataset.splits[name], unk_id=unk_id) for name in ("train", split))
     documents = [[np.append(0, answer) for answer in part.kept] for part in (train, evaluated)]  # the first is given
     return {
         "unigram": unigram_nats(documents[0], documents[1], dataset.spec.vocab_size),

@@ -1,5 +1,7 @@
 """Labels are those of the objective, whatever the batch."""
 
+import copy
+import dataclasses
 import functools
 
 import jax
@@ -11,10 +13,14 @@ from research.batch import Spec
 from research.data.labelled import encode_rows
 from research.data.tokenizers import Byte, facts
 from research.inference.classify import classify
+from research.inference.multi_label import label
+from research.inference.regress import regress
 from research.inference.text_model import TextModel
 from research.models import MODELS, Model
 from research.models.task_heads import ClassificationHead
 from research.objectives.classification import Classification
+from research.objectives.multi_label import MultiLabel
+from research.objectives.regression import Regression
 
 LENGTH, NAMES = 17, ("blue", "green", "red")
 
@@ -61,3 +67,30 @@ def test_pairs_are_one_row(trained):
     first, second = classify(trained, [("one", "two"), ("two", "one")], encode=encode)
     assert first["input"] == ["one", "two"]
     assert first["probabilities"] != second["probabilities"]
+
+
+def test_several_labels_are_those_above_a_half_by_the_objective(trained):
+    texts = ["one", "two words", "a text that is too long", "four", ""]
+    encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=LENGTH)
+    objective, batch = MultiLabel(trained.model, num_classes=3), rows(texts, trained.tokenizer)
+    scores = np.asarray(objective.outputs({"params": trained.params}, batch)["scores"])
+    params = copy.deepcopy(trained.params)
+    params["head"]["classifier"]["bias"] -= np.median(np.log(scores / (1 - scores)), axis=0)  # some above, some below
+    expected = np.asarray(objective.outputs({"params": params}, batch)["scores"])
+    trained = dataclasses.replace(trained, params=params)
+    found = list(label(trained, [(text,) for text in texts], encode=encode, batch_size=2))
+    shares = [[result["probabilities"][name] for name in NAMES] for result in found]
+    np.testing.assert_allclose(shares, expected, atol=1e-6)
+    said = [[name for name, score in zip(NAMES, row, strict=True) if score > 0.5] for row in expected]
+    assert [result["labels"] for result in found] == said and len({len(names) for names in said}) > 1
+    assert [result["cut"] for result in found] == [False, False, True, False, False]
+
+
+def test_numbers_are_those_of_the_objective_in_their_own_units(trained):
+    texts = ["one", "two words", "three"]
+    encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=LENGTH)
+    objective = Regression(trained.model, target_mean=70.0, target_scale=11.0)
+    expected = objective.outputs({"params": trained.params}, rows(texts, trained.tokenizer))["values"]
+    found = list(regress(trained, [(text,) for text in texts], mean=70.0, scale=11.0, encode=encode, batch_size=2))
+    np.testing.assert_allclose([result["value"] for result in found], np.asarray(expected), rtol=1e-5)
+    assert [result["input"] for result in found] == texts

@@ -10,6 +10,7 @@ import pytest
 
 from research.batch import Spec
 from research.data.tokenizers import Byte, facts
+from research.inference.answer import answer
 from research.inference.generate import Sampling, _Program, generate, generate_tokens
 from research.inference.text_model import TextModel, vocabulary_logits
 from research.models import MODELS, Model
@@ -166,6 +167,16 @@ def test_text_beyond_the_positions_is_refused_before_any_work(name):
 def test_text_may_fill_the_positions():
     found = next(generate(text_model("gpt2", length=13), ["abcd"], sampling=Sampling(8, temperature=0.0)))
     assert found["num_tokens"] == 8 or found["ended"]
+
+
+def test_an_answer_is_the_continuation_of_prompt_and_separator():
+    trained, sampling, prompts = text_model("modern"), Sampling(7, temperature=1.0, seed=1), ["one", "a b"]
+    found = list(answer(trained, prompts, separator=" : ", sampling=sampling))
+    plain = list(generate(trained, [prompt + " : " for prompt in prompts], sampling=sampling))
+    assert [given["input"] for given in found] == prompts
+    assert [given["output"] for given in found] == [given["output"] for given in plain]
+    for prompt, given in zip(prompts, found, strict=True):
+        assert given["output"] == f"{prompt} : {given['answer']}" and given["answer"]
 
 
 def test_a_recurrent_model_has_no_last_position():

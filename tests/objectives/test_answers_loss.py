@@ -1,5 +1,7 @@
 """With a loss mask a causal language model learns the marked tokens, and of prompts nothing."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -30,12 +32,15 @@ def loss(objective, variables, batch):
     return objective.loss(variables, batch, rng=keys, step=jnp.zeros((), jnp.int32), train=True)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def all_logits(model, variables, batch):
+    hidden, _ = model.apply(variables, batch["tokens"], positions=batch["positions"], segment_ids=batch["segment_ids"])
+    hidden, table, _ = model.apply(variables, hidden, method="vocabulary")
+    return jnp.einsum("bld,vd->blv", hidden, table)
+
+
 def logits_of(objective, variables, batch):
-    hidden, _ = objective.model.apply(
-        variables, batch["tokens"], positions=batch["positions"], segment_ids=batch["segment_ids"]
-    )
-    hidden, table, _ = objective.model.apply(variables, hidden, method="vocabulary")
-    return np.asarray(jnp.einsum("bld,vd->blv", hidden, table), np.float64)[..., :VOCAB]
+    return np.asarray(all_logits(objective.model, variables, batch), np.float64)[..., :VOCAB]
 
 
 def test_the_loss_is_the_mean_over_answers(made):
