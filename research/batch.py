@@ -66,19 +66,21 @@ class Split:
     examples: Source  # rows, each a dict of the per-example arrays of AXES without the batch axis
     documents: Sequence[np.ndarray] = ()  # token ids of each document, <bos> first; for floors and duplicates
     texts: Sequence[str] = ()  # labelled data only: the raw text of each example, in order
+    pieces: Sequence[tuple[str, ...]] = ()  # labelled data only: the same, the two texts of a pair apart
     labels: Sequence[int] = ()  # labelled data only
     num_bytes: int = 0  # UTF-8 bytes of the raw text, for bits per byte
     words: Sequence[Sequence[str]] = ()  # tagged data only: the words of each example,
     tags: Sequence[Sequence[int]] = ()  # their tags,
     places: Sequence[Sequence[int]] = ()  # and where in the row each has its first token, -1: nowhere
     hashes: Sequence[str] = ()  # one per document (or labelled row), to count rows shared between splits
+    fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # of each example's record, for slices
 
 
 @dataclass(frozen=True)
 class Dataset:
     """What a data function returns."""
 
-    splits: Mapping[str, Split]  # "train", "val" and, where there is one, "test"
+    splits: Mapping[str, Split]  # "train", "val" and, where there are any, "test" and "shift"
     spec: Spec
     tokenizer: str = ""  # contents of tokenizer.json
     facts: Mapping[str, Any] = field(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -12,7 +13,17 @@ from tokenizers import Tokenizer
 from research.batch import Dataset, Example, Spec, Split
 from research.data.rows import row_at
 from research.data.sources import Records
-from research.data.splits import Documents, check_text, fingerprint, hash_text, open_splits, random_cut, repeats
+from research.data.splits import (
+    Documents,
+    check_slice_fields,
+    check_text,
+    divide,
+    fingerprint,
+    hash_text,
+    open_splits,
+    read_fields,
+    repeats,
+)
 from research.data.text import TokenizerBlock, train_tokenizer
 from research.data.tokenizers import facts
 
@@ -29,6 +40,15 @@ class _Labelled:
     texts: list[tuple[str, ...]]  # one text, or the two of a pair
     labels: list[Label]
     key: str
+    fields: dict[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, at: Sequence[int], what: str) -> _Labelled:
+        texts, labels = [self.texts[i] for i in at], [self.labels[i] for i in at]
+        fields = {name: [values[i] for i in at] for name, values in self.fields.items()}
+        return _Labelled(self.where, texts, labels, fingerprint(self.key, what), fields)
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,10 @@ def text_classification(
     valid_split: str = "",
     valid_fraction: float = 0.1,
     test_path: str = "",
+    shift_path: str = "",
+    folds: int = 0,
+    fold: int = 0,
+    slice_fields: tuple[str, ...] = (),
     seed: int = 0,
     num_labels: int = 0,
     labels_seed: int = 0,
@@ -83,21 +107,28 @@ def text_classification(
     """One row `<bos> text <eos>` for each record, or `<bos> text <eos> pair <eos>`; what does not fit is cut off.
 
     Validation data are `valid_path`, else the named split `valid_split` of `path`, else a random `valid_fraction` of
-    the records. Classes are the labels of the training split, sorted. Of the training rows `num_labels` are used (0:
-    all), a choice by `labels_seed` that has each class in its proportion, and at least once.
+    the records. `shift_path` is a second test set, from elsewhere. With `folds` the test split is fold `fold` of the
+    records, stratified by label. Classes are the labels of the training split, sorted. Of the training rows
+    `num_labels` are used (0: all), a choice by `labels_seed` that has each class in its proportion, and at least once.
+    `slice_fields` are fields of the records by whose values the scores are given too.
 
     Raises:
       ValueError: bad data, a label that is no class name or that training never sees, or the same data given for
         training and for evaluation.
     """
     text_fields = (text_field, pair_field) if pair_field else (text_field,)
-    fields = (*text_fields, label_field)
-    opened = open_splits((path,), fields=fields, valid_path=valid_path, valid_split=valid_split, test_path=test_path)
-    found = {name: _read(records[0], text_fields, label_field) for name, records in opened.items()}
-    if "val" not in found:
-        found["train"], found["val"] = _cut(found["train"], valid_fraction, seed)
-    found = {name: found[name] for name in ("train", "val", "test") if name in found}
-
+    check_slice_fields(slice_fields)
+    opened = open_splits(
+        (path,),
+        fields=(*text_fields, label_field, *slice_fields),
+        valid_path=valid_path,
+        valid_split=valid_split,
+        test_path=test_path,
+        shift_path=shift_path,
+    )
+    read = {name: _read(records[0], text_fields, label_field, slice_fields) for name, records in opened.items()}
+    strata = read["train"].labels
+    found = divide(read, strata=strata, folds=folds, fold=fold, valid_fraction=valid_fraction, seed=seed)
     classes = _classes(found)
     if num_labels:
         found["train"] = _choose(found["train"], num_labels, labels_seed)
@@ -111,21 +142,9 @@ def text_classification(
     number = {label: index for index, label in enumerate(classes)}
     splits, counts = {}, {}
     for name, part in found.items():
-        tokens, lengths, borders, num_cut = encode_rows(part.texts, trained, length=length)
-        labels = np.array([number[label] for label in part.labels], np.int32)
-        rows = LabelledRows(tokens, lengths, labels, borders if pair_field else None)
-        joined = ["\n".join(texts) for texts in part.texts]
-        num_bytes = sum(len(text.encode()) for texts in part.texts for text in texts)
-        hashes = [hash_text(text) for text in joined]
-        splits[name] = Split(rows, texts=joined, labels=rows.labels.tolist(), num_bytes=num_bytes, hashes=hashes)
-        counts[name] = {
-            "rows": len(rows),
-            "cut_rows": num_cut,
-            "tokens": int(rows.lengths.sum()),
-            "bytes": num_bytes,
-            "fill": float(rows.lengths.mean() / length),
-            "labels": {str(label): count for label, count in sorted(Counter(part.labels).items())},
-        }
+        labels = [number[label] for label in part.labels]
+        splits[name], num_cut = labelled_split(part.texts, labels, trained, length=length, fields=part.fields)
+        counts[name] = _count(splits[name], part, num_cut, length)
     contents = trained.to_str()
     return Dataset(
         splits=splits,
@@ -137,6 +156,30 @@ def text_classification(
             "fingerprint": fingerprint(contents, *(f"{name} {part.key}" for name, part in found.items())),
         },
     )
+
+
+def labelled_split(
+    texts: Sequence[tuple[str, ...]],
+    labels: Sequence[int],
+    tokenizer: Tokenizer,
+    *,
+    length: int,
+    fields: Mapping[str, Sequence[Any]],
+) -> tuple[Split, int]:
+    """The split of some texts (or pairs of them) with the numbers of their classes, and how many rows were cut."""
+    tokens, lengths, borders, num_cut = encode_rows(texts, tokenizer, length=length)
+    rows = LabelledRows(tokens, lengths, np.array(labels, np.int32), borders if len(texts[0]) > 1 else None)
+    joined = ["\n".join(pieces) for pieces in texts]
+    split = Split(
+        rows,
+        texts=joined,
+        pieces=texts,
+        labels=list(labels),
+        num_bytes=sum(len(text.encode()) for pieces in texts for text in pieces),
+        hashes=[hash_text(text) for text in joined],
+        fields=fields,
+    )
+    return split, num_cut
 
 
 def encode_rows(
@@ -163,7 +206,19 @@ def encode_rows(
     return tokens, lengths, borders, num_cut
 
 
-def _read(records: Records, text_fields: tuple[str, ...], label_field: str) -> _Labelled:
+def _count(split: Split, part: _Labelled, num_cut: int, length: int) -> dict[str, Any]:
+    lengths = cast(LabelledRows, split.examples).lengths
+    return {
+        "rows": len(part),
+        "cut_rows": num_cut,
+        "tokens": int(lengths.sum()),
+        "bytes": split.num_bytes,
+        "fill": float(lengths.mean() / length),
+        "labels": {str(label): count for label, count in sorted(Counter(part.labels).items())},
+    }
+
+
+def _read(records: Records, text_fields: tuple[str, ...], label_field: str, slice_fields: tuple[str, ...]) -> _Labelled:
     texts, labels = [], []
     for index, record in enumerate(records):
         for field in text_fields:
@@ -181,15 +236,8 @@ def _read(records: Records, text_fields: tuple[str, ...], label_field: str) -> _
             )
         texts.append(tuple(record[field] for field in text_fields))
         labels.append(label)
-    return _Labelled(records.path, texts, labels, fingerprint(records.fingerprint, *text_fields, label_field))
-
-
-def _cut(part: _Labelled, fraction: float, seed: int) -> tuple[_Labelled, _Labelled]:
-    sides = []
-    for name, at in zip(("train", "val"), random_cut(len(part.labels), fraction, seed, part.where), strict=True):
-        key = fingerprint(part.key, f"{name} of {fraction} by {seed}")
-        sides.append(_Labelled(part.where, [part.texts[i] for i in at], [part.labels[i] for i in at], key))
-    return sides[0], sides[1]
+    key = fingerprint(records.fingerprint, *text_fields, label_field)
+    return _Labelled(records.path, texts, labels, key, read_fields(records, slice_fields))
 
 
 def _choose(part: _Labelled, number: int, seed: int) -> _Labelled:
@@ -209,9 +257,7 @@ def _choose(part: _Labelled, number: int, seed: int) -> _Labelled:
     rng = np.random.default_rng(seed)
     labels = np.array([str(label) for label in part.labels])
     chosen = [rng.permutation(np.flatnonzero(labels == name))[:size] for name, size in zip(classes, taken, strict=True)]
-    at = np.sort(np.concatenate(chosen)).tolist()
-    key = fingerprint(part.key, f"{number} labels by {seed}")
-    return _Labelled(part.where, [part.texts[i] for i in at], [part.labels[i] for i in at], key)
+    return part.take(np.sort(np.concatenate(chosen)).tolist(), f"{number} labels by {seed}")
 
 
 def _classes(found: dict[str, _Labelled]) -> list[Label]:
