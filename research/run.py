@@ -16,14 +16,9 @@ from research.build import build
 from research.data.stream import TrainStream
 from research.evaluation import scores
 from research.evaluation.report import write_report
-from research.evaluator import Evaluator, check_samples, draw_samples
-from research.experiment import (
-    Evaluating,
-    Experiment,
-    Logging,
-    Saving,
-    Tuning,
-)
+from research.evaluator import Evaluator, check_evaluation, draw_samples
+from research.experiment import Evaluating, Experiment, Logging, Saving, Tuning
+from research.forgetting import open_forgetting
 from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
@@ -81,6 +76,7 @@ class Run:
             donate_argnums=(0,),
         )
         settings: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
+        self.forgetting = open_forgetting(experiment, settings.forgetting)
         self.evaluator = Evaluator(
             self.objective,
             experiment.dataset,
@@ -147,7 +143,7 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
     saving: Saving = build(page.checkpoint, {"": Saving}, kind="checkpoint")
     settings: Logging = build(page.log, {"": Logging}, kind="log")
     evaluating: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
-    check_samples(experiment, evaluating.samples)
+    check_evaluation(experiment, evaluating)
     run = Run(experiment)
     before = provenance.read_config(workdir)
     kept = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric", "mode")}
@@ -205,7 +201,12 @@ def _finish(
 ) -> dict[str, Any]:
     """The final evaluation of every split that is not trained on, its floors, samples, result.json and report.html."""
     result: dict[str, Any] = {"step": run.page.num_steps}
-    result |= run.evaluator.all_scores(to_evaluate(state), floors=evaluating.floors)
+    variables = to_evaluate(state)
+    merged = getattr(run.objective, "merged", None)  # LoRA
+    params = variables["params"] if merged is None else merged(variables)
+    result |= run.evaluator.all_scores(variables, floors=evaluating.floors, robustness=evaluating.robustness)
+    if run.forgetting is not None:
+        result |= run.forgetting.measure(params, run.mesh)
     result["shared_rows"] = dict(run.experiment.dataset.facts.get("shared_rows", {}))
     result["first_step_seconds"] = log.first_step_seconds
     result["peak_memory_mb"] = provenance.peak_memory_mb()
@@ -213,11 +214,7 @@ def _finish(
     provenance.write_json(workdir / "result.json", result)
     for line in scores.summary(result):
         log.say(line)
-    variables = to_evaluate(state)
-    merged = getattr(run.objective, "merged", None)  # LoRA
-    shown = draw_samples(
-        run.experiment, variables["params"] if merged is None else merged(variables), evaluating.samples
-    )
+    shown = draw_samples(run.experiment, params, evaluating.samples)
     provenance.write_json(workdir / "samples.json", shown)
     for sample in shown:
         log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")

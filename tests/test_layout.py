@@ -22,6 +22,7 @@ HALL = {
     "trained",
     "conversion",
     "evidence",
+    "forgetting",
 }
 
 # What a room may import beside itself.

@@ -32,10 +32,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Task:
-    """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all."""
+    """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all.
+
+    `floor_on` gives the name of a floor and its headline figure on each of several splits, from one training.
+    """
 
     floors: Callable[[Dataset, str], dict[str, float]]
     score: Callable[[Outputs, Dataset, str], Scored] | None = None
+    floor_on: Callable[[Dataset, Sequence[str]], tuple[str, list[float]]] | None = None
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -58,6 +62,14 @@ def class_floors(dataset: Dataset, split: str) -> dict[str, float]:
     return {f"tfidf_{name}": found[name] for name in ("accuracy", "f1")}
 
 
+def class_floor_on(dataset: Dataset, splits: Sequence[str]) -> tuple[str, list[float]]:
+    """TF-IDF with logistic regression, trained once."""
+    train, parts = dataset.splits["train"], [dataset.splits[split] for split in splits]
+    labels, _ = tfidf_logistic(train.texts, train.labels, [text for part in parts for text in part.texts])
+    predicted = np.split(labels, np.cumsum([len(part.labels) for part in parts])[:-1])
+    return "tfidf", [float((np.asarray(part.labels) == own).mean()) for part, own in zip(parts, predicted, strict=True)]
+
+
 def score_tags(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
     """Of `tags` [N L], the likeliest at each position."""
     names, part, tags = dataset.spec.label_names, dataset.splits[split], outputs["tags"]
@@ -76,6 +88,12 @@ def tag_floors(dataset: Dataset, split: str) -> dict[str, float]:
     true, known = ([[names[tag] for tag in tags] for tags in part.tags] for part in (evaluated, train))
     found = tagging_metrics(true, most_frequent_tag(train.words, known, evaluated.words), names)
     return {f"most_frequent_tag_{name}": found[name] for name in ("accuracy", "f1")}
+
+
+def tag_floor_on(dataset: Dataset, splits: Sequence[str]) -> tuple[str, list[float]]:
+    """The most frequent tag of each word."""
+    name = "most_frequent_tag"
+    return name, [tag_floors(dataset, split)[f"{name}_accuracy"] for split in splits]
 
 
 def unigram_floor(dataset: Dataset, split: str) -> dict[str, float]:
@@ -114,6 +132,6 @@ def _first_tokens(documents: Any, limit: int) -> list[np.ndarray]:
 TASKS = {
     "masked_lm": Task(unigram_floor),
     "causal_lm": Task(ngram_floors),
-    "classification": Task(class_floors, score_classes),
-    "tagging": Task(tag_floors, score_tags),
+    "classification": Task(class_floors, score_classes, class_floor_on),
+    "tagging": Task(tag_floors, score_tags, tag_floor_on),
 }
