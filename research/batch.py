@@ -78,6 +78,7 @@ class Split:
     examples: Source  # rows, each a dict of the per-example arrays of AXES without the batch axis
     documents: Sequence[np.ndarray] = ()  # token ids of each document, <bos> first; for floors and duplicates
     texts: Sequence[str] = ()  # labelled data only: the raw text of each example, in order
+    pieces: Sequence[tuple[str, ...]] = ()  # labelled data only: the same, the two texts of a pair apart
     seconds: Sequence[str] = ()  # pairs of texts with a row each only: the second texts
     labels: Sequence[Any] = ()  # labelled data only: of each row a class (int), 0 or 1 for each class, or a number
     answers: Sequence[Sequence[int]] = ()  # prompts only: the token ids of each answer, uncut, <eos> last
@@ -86,13 +87,14 @@ class Split:
     tags: Sequence[Sequence[int]] = ()  # their tags,
     places: Sequence[Sequence[int]] = ()  # and where in the row each has its first token, -1: nowhere
     hashes: Sequence[str] = ()  # one per document (or labelled row), to count rows shared between splits
+    fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # of each example's record, for slices
 
 
 @dataclass(frozen=True)
 class Dataset:
     """What a data function returns."""
 
-    splits: Mapping[str, Split]  # "train", "val" and, where there is one, "test"
+    splits: Mapping[str, Split]  # "train", "val" and, where there are any, "test" and "shift"
     spec: Spec
     tokenizer: str = ""  # contents of tokenizer.json
     facts: Mapping[str, Any] = field(

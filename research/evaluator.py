@@ -11,12 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from research import provenance
-from research.batch import AXES, Dataset
+from research.batch import AXES, Dataset, Source
 from research.build import build, override
 from research.data import DATA
+from research.data.perturbation import check_perturbable, perturbed
 from research.data.stream import eval_batches
 from research.evaluation import scores
 from research.evaluation.means import sums_over
+from research.evaluation.tasks import Scored
 from research.experiment import PAGE, Experiment
 from research.inference.answer import answer
 from research.inference.fill_mask import MASK, fill_mask
@@ -36,35 +38,42 @@ class Evaluator:
         self, objective: Objective, dataset: Dataset, mesh: Mesh, *, name: str, seed: int, batch_size: int
     ) -> None:
         self._dataset, self._mesh, self._name = dataset, mesh, name
-        self._batch_size = -(-batch_size // mesh.size) * mesh.size
+        self._seed, self._batch_size = seed, -(-batch_size // mesh.size) * mesh.size
         self._eval_step = jax.jit(make_eval_step(objective, seed=seed))
         outputs = getattr(objective, "outputs", None)
         self._outputs = None if outputs is None else jax.jit(outputs)
 
     def scores(self, variables: Variables, split: str) -> dict[str, float]:
         """Exact means over the split, under `split/…`."""
-        sums = sums_over(self._eval_step, variables, self._batches(split))
+        sums = sums_over(self._eval_step, variables, self._batches(self._dataset.splits[split].examples))
         return scores.of_split(sums, self._dataset, split, objective=self._name)
 
-    def all_scores(self, variables: Variables, *, floors: bool) -> dict[str, Any]:
-        """Every split that is not trained on: means, scores of the outputs, and floors beside them."""
+    def all_scores(self, variables: Variables, *, floors: bool, robustness: bool) -> dict[str, Any]:
+        """Every split that is not trained on: means, scores of the outputs, and floors beside them; with `robustness`
+        those of its perturbed copies too.
+        """
         result: dict[str, Any] = {}
+        found = {}
         for split in [name for name in self._dataset.splits if name != "train"]:
             result |= self.scores(variables, split)
-            result |= scores.of_outputs(self.outputs(variables, split), self._dataset, split, objective=self._name)
+            scored = self._score(variables, self._dataset, split)
+            if scored is not None:
+                result |= scores.of_scored(scored, self._dataset, split)
+                found[split] = scored
             if floors:
                 result |= scores.floors(self._dataset, split, objective=self._name)
-        return result
+        result |= scores.shift(found)
+        return result | (self._robustness(variables, floors=floors) if robustness else {})
 
-    def outputs(self, variables: Variables, split: str) -> dict[str, np.ndarray]:
-        """The objective's per-example outputs over a split, in its order; empty where it has none of such data."""
+    def outputs(self, variables: Variables, examples: Source) -> dict[str, np.ndarray]:
+        """The objective's per-example outputs over the rows of a split, in order; empty where it has none for them."""
         outputs = self._outputs
-        return {} if outputs is None else self.over(split, lambda batch: outputs(variables, batch))
+        return {} if outputs is None else self.over(examples, lambda batch: outputs(variables, batch))
 
-    def over(self, split: str, read: Callable[[Batch], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    def over(self, examples: Source, read: Callable[[Batch], Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """What `read` gives for each example [B …] of a split, in its order; empty where it gives nothing."""
         found = []
-        for batch in self._batches(split):
+        for batch in self._batches(examples):
             given = read(batch)
             if not given:
                 return {}
@@ -72,9 +81,20 @@ class Evaluator:
             found.append({key: np.asarray(value)[real] for key, value in given.items()})
         return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
-    def _batches(self, split: str) -> Iterator[Batch]:
+    def _robustness(self, variables: Variables, *, floors: bool) -> dict[str, Any]:
+        split = "test" if "test" in self._dataset.splits else "val"
+        copies = perturbed(self._dataset, split, seed=self._seed)
+        found = {name: self._score(variables, copies, name) for name in copies.splits if name != "train"}
+        scored = {name: each for name, each in found.items() if each is not None}
+        return scores.robustness(scored, copies, split, objective=self._name, floors=floors)
+
+    def _score(self, variables: Variables, dataset: Dataset, split: str) -> Scored | None:
+        outputs = self.outputs(variables, dataset.splits[split].examples)
+        return scores.score(outputs, dataset, split, objective=self._name)
+
+    def _batches(self, examples: Source) -> Iterator[Batch]:
         shardings = None
-        for batch in eval_batches(self._dataset.splits[split].examples, batch_size=self._batch_size):
+        for batch in eval_batches(examples, batch_size=self._batch_size):
             shardings = shardings or batch_shardings(batch, AXES, self._mesh)
             yield put_batch(batch, shardings)
 
@@ -105,6 +125,8 @@ def evaluate_trained(
     if dataset.spec.label_names != trained.spec.label_names:
         raise ValueError(f"the data have labels {dataset.spec.label_names}, the model {trained.spec.label_names}")
     settings: Evaluating = build(page.get("evaluation", {}), {"": Evaluating}, kind="evaluation")
+    if settings.robustness:
+        check_perturbable(dataset.splits["val"])
     mesh = build(page.get("mesh", {}), {"": make_mesh}, kind="mesh")
     evaluator = Evaluator(
         trained.objective,
@@ -116,7 +138,8 @@ def evaluate_trained(
     )
     with jax.set_mesh(mesh):
         params = jax.device_put(trained.params, replicated(mesh))
-        return {"step": trained.step} | evaluator.all_scores({"params": params}, floors=floors)
+        found = evaluator.all_scores({"params": params}, floors=floors, robustness=settings.robustness)
+        return {"step": trained.step} | found
 
 
 def draw_samples(experiment: Experiment, params: Any, texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -135,8 +158,11 @@ def draw_samples(experiment: Experiment, params: Any, texts: Sequence[str]) -> l
     return [{"kind": "generate", **sample} for sample in samples]
 
 
-def check_samples(experiment: Experiment, texts: Sequence[str]) -> None:
-    """Raises ValueError where a sample text could not be filled or continued at the end: hours later."""
+def check_evaluation(experiment: Experiment, settings: Evaluating) -> None:
+    """Raises ValueError where the end, hours later, could not perturb the texts, or not fill or continue a sample."""
+    if settings.robustness:
+        check_perturbable(experiment.dataset.splits["val"])
+    texts = settings.samples
     name = experiment.about["objective"]["name"]
     if not texts or name not in ("masked_lm", "causal_lm"):
         return

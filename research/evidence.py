@@ -1,4 +1,4 @@
-"""Whether pretraining helped: seeds of the pretrained start, its twin and the floor, for each budget of labels."""
+"""Whether pretraining helped: runs of the pretrained start, its twin and the floor, for each budget of labels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from research import provenance
-from research.batch import Dataset
 from research.build import build
-from research.evaluation.evidence import compare, table
+from research.evaluation.evidence import compare, over_runs, table
 from research.evaluation.report import write_report
+from research.evaluation.scores import ROBUSTNESS
 from research.evaluation.tasks import TASKS
-from research.experiment import complete, open_experiment
+from research.evaluator import check_evaluation
+from research.experiment import Experiment, complete, open_experiment
+from research.forgetting import open_forgetting
 from research.run import train
-from research.settings import Evidence
+from research.settings import Evaluating, Evidence
 
 ARMS = ("pretrained", "scratch")
 
@@ -32,43 +34,58 @@ def gather(
 ) -> dict[str, Any]:
     """Finetunes every arm, each a run of its own under WORKDIR/runs, and sums them up; returns what result.json holds.
 
-    Finished runs are kept: the same command continues where it stopped. Every choice of labels, and every seed, is the
-    same for both arms, so that their difference is paired.
+    Finished runs are kept: the same command continues where it stopped. Every choice of labels, and every seed or fold,
+    is the same for both arms, so that their difference is paired.
     """
     settings: Evidence = build(page["evidence"], {"": Evidence}, kind="evidence")
-    full = open_experiment(_arm(page, settings, budget=0, seed=0, weights="pretrained", num_rows=1), say=say)
+    _check_folds(settings, page["data"])
+    full = open_experiment(_arm(page, settings, budget=0, index=0, weights="pretrained", num_rows=1), say=say)
     num_rows = len(full.dataset.splits["train"].examples)
     split = "test" if "test" in full.dataset.splits else "val"
     metric = settings.metric or f"{split}/{TASKS[page['objective']['name']].measure}"
-    _check(settings, metric, full.dataset, num_rows)
+    _check(settings, metric, full, num_rows)
     provenance.begin(workdir, page, command=command, dataset=full.dataset)
     budgets = []
     for budget in settings.budgets:
         found: dict[str, list[Mapping[str, Any]]] = {arm: [] for arm in ARMS}
-        for seed in range(settings.seeds):
+        for index in range(settings.folds or settings.seeds):
             for weights in ARMS:
-                arm = _arm(page, settings, budget=budget, seed=seed, weights=weights, num_rows=num_rows)
-                folder = workdir / "runs" / f"{budget or 'all'}-labels-{weights}-{seed}"
+                arm = _arm(page, settings, budget=budget, index=index, weights=weights, num_rows=num_rows)
+                kind = "fold-" if settings.folds else ""
+                folder = workdir / "runs" / f"{budget or 'all'}-labels-{weights}-{kind}{index}"
                 say(f"== {folder.name}")
                 found[weights].append(_result(arm, folder, command, say))
         if metric not in found["pretrained"][0]:
             measured = ", ".join(sorted(key for key in found["pretrained"][0] if "/" in key))
             raise ValueError(f"evidence.metric={metric!r} is not measured; use one of {measured}")
-        budgets.append(_summary(found, metric, labels=budget or num_rows))
+        test_share = len(full.dataset.splits["test"].examples) / (budget or num_rows) if settings.folds else 0.0
+        budgets.append(_summary(found, metric, labels=budget or num_rows, test_share=test_share))
+    over = {"folds": settings.folds} if settings.folds else {"seeds": settings.seeds}
+    evidence = {"metric": metric, **over, "budgets": budgets}
     result = {
-        "evidence": {"metric": metric, "seeds": settings.seeds, "budgets": budgets},
+        "evidence": evidence,
         "shared_rows": full.dataset.facts.get("shared_rows"),
         "wall_seconds": time.perf_counter() - started,
     }
     provenance.write_json(workdir / "result.json", result)
-    for line in table(budgets, metric):
+    for line in table(evidence):
         say(line)
     say(f"report: {write_report(workdir)}")
     return result
 
 
-def _check(settings: Evidence, metric: str, dataset: Dataset, num_rows: int) -> None:
-    num_classes = dataset.spec.num_classes
+def _check_folds(settings: Evidence, data: Mapping[str, Any]) -> None:
+    if settings.folds and data.get("test_path"):
+        raise ValueError(
+            f"evidence.folds={settings.folds} makes test splits of the training data, and data.test_path="
+            f"{data['test_path']} is one; leave one of the two out"
+        )
+    if settings.folds and (data.get("folds") or data.get("fold")):
+        raise ValueError("evidence.folds goes through all folds; leave data.folds and data.fold out")
+
+
+def _check(settings: Evidence, metric: str, full: Experiment, num_rows: int) -> None:
+    dataset, num_classes = full.dataset, full.dataset.spec.num_classes
     for budget in settings.budgets:
         if budget and not num_classes <= budget <= num_rows:
             raise ValueError(
@@ -79,16 +96,25 @@ def _check(settings: Evidence, metric: str, dataset: Dataset, num_rows: int) -> 
     if split not in dataset.splits or split == "train":
         others = ", ".join(name for name in dataset.splits if name != "train")
         raise ValueError(f"evidence.metric={metric!r}: there is no {split} split; the data have {others}")
+    if settings.folds and split != "test":
+        raise ValueError(f"evidence.metric={metric!r}: folds are scored as test splits; use a figure of test")
+    evaluating: Evaluating = build(full.page.evaluation, {"": Evaluating}, kind="evaluation")
+    check_evaluation(full, evaluating)
+    open_forgetting(full, evaluating.forgetting)
 
 
 def _arm(
-    page: Mapping[str, Any], settings: Evidence, *, budget: int, seed: int, weights: str, num_rows: int
+    page: Mapping[str, Any], settings: Evidence, *, budget: int, index: int, weights: str, num_rows: int
 ) -> dict[str, Any]:
-    """The page of one run."""
-    arm = copy.deepcopy(dict(page)) | {"evidence": {}, "seed": page["seed"] + seed, "weights": weights}
+    """The page of one run: of the seed, or the fold, `index`."""
+    arm = copy.deepcopy(dict(page)) | {"evidence": {}, "seed": page["seed"] + index, "weights": weights}
     arm["evaluation"] = dict(arm["evaluation"]) | {"floors": weights == "pretrained"}
+    if weights == "scratch":
+        arm["evaluation"] |= {"forgetting": 0}
+    if settings.folds:
+        arm["data"] = dict(arm["data"]) | {"folds": settings.folds, "fold": index}
     if budget:
-        arm["data"] = dict(arm["data"]) | {"num_labels": budget, "labels_seed": seed}
+        arm["data"] = dict(arm["data"]) | {"num_labels": budget, "labels_seed": index}
         steps = max(round(page["num_steps"] * min(1.0, budget / num_rows) ** 0.5), settings.least_steps)
         arm["num_steps"] = min(steps, page["num_steps"])
         optimizer, schedule = dict(arm["optimizer"]), dict(arm["optimizer"].get("schedule", {}))
@@ -108,7 +134,9 @@ def _result(arm: dict[str, Any], folder: Path, command: Sequence[str], say: Call
     return train(open_experiment(arm, say=lambda line: None), folder, command=command, started=began)
 
 
-def _summary(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, *, labels: int) -> dict[str, Any]:
+def _summary(
+    found: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, *, labels: int, test_share: float
+) -> dict[str, Any]:
     split, name = metric.split("/", 1)
     scores = {arm: [float(result[metric]) for result in results] for arm, results in found.items()}
     start, end = f"floor/{split}/", f"_{name}"
@@ -121,4 +149,22 @@ def _summary(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, *, l
         for key in keys
     }
     seconds = {arm: sum(result["wall_seconds"] for result in results) for arm, results in found.items()}
-    return compare(scores["pretrained"], scores["scratch"], floors) | {"labels": labels, "wall_seconds": seconds}
+    compared = compare(scores["pretrained"], scores["scratch"], floors, test_share=test_share)
+    return compared | _beside(found, test_share) | {"labels": labels, "wall_seconds": seconds}
+
+
+def _beside(found: Mapping[str, Sequence[Mapping[str, Any]]], test_share: float) -> dict[str, Any]:
+    """What else the runs measured: `robustness` {kind: {arm: the drop}}, and `forgetting`, pretrained only."""
+    kinds = [key for key in found["pretrained"][0] if key.startswith(ROBUSTNESS)]
+    robustness = {
+        key.split("/")[-1]: {
+            arm: over_runs([result[key]["drop"] for result in results], test_share=test_share)
+            for arm, results in found.items()
+        }
+        for key in kinds
+    }
+    measured = {"robustness": robustness} if robustness else {}
+    if "forgetting/after" in found["pretrained"][0]:
+        lost = [result["forgetting/after"] - result["forgetting/before"] for result in found["pretrained"]]
+        measured["forgetting"] = over_runs(lost, test_share=test_share)
+    return measured

@@ -39,7 +39,12 @@ def finish(
 ) -> dict[str, Any]:
     """The final evaluation of every split that is not trained on, its floors, samples, result.json and report.html."""
     result: dict[str, Any] = {"step": int(state.step)}
-    result |= run.evaluator.all_scores(to_evaluate(state), floors=evaluating.floors)
+    variables = to_evaluate(state)
+    merged = getattr(run.objective, "merged", None)  # LoRA
+    params = variables["params"] if merged is None else merged(variables)
+    result |= run.evaluator.all_scores(variables, floors=evaluating.floors, robustness=evaluating.robustness)
+    if run.forgetting is not None:
+        result |= run.forgetting.measure(params, run.mesh)
     result["shared_rows"] = dict(run.experiment.dataset.facts.get("shared_rows", {}))
     result["first_step_seconds"] = log.first_step_seconds
     result["peak_memory_mb"] = provenance.peak_memory_mb()
@@ -47,11 +52,7 @@ def finish(
     provenance.write_json(workdir / "result.json", result)
     for line in scores.summary(result):
         log.say(line)
-    variables = to_evaluate(state)
-    merged = getattr(run.objective, "merged", None)  # LoRA
-    shown = draw_samples(
-        run.experiment, variables["params"] if merged is None else merged(variables), evaluating.samples
-    )
+    shown = draw_samples(run.experiment, params, evaluating.samples)
     provenance.write_json(workdir / "samples.json", shown)
     for sample in shown:
         log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")

@@ -49,7 +49,8 @@ def look(experiment: Any, *, num_rows: int) -> dict[str, Any]:
     train = dataset.splits["train"].examples
     batch = TrainStream(train, seed=page.seed, batch_size=page.batch_size).batch_at(0)
     rows = shown_rows(page.batch_size, num_rows)
-    paths = {"train": data["path"], "val": data.get("valid_path", ""), "test": data.get("test_path", "")}
+    keys = {"train": "path", "val": "valid_path", "test": "test_path", "shift": "shift_path"}
+    paths = {name: data.get(key, "") for name, key in keys.items()}
     return {
         "objective": page.objective["name"],
         "files": {name: describe.describe_files(path) for name, path in paths.items() if path},

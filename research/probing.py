@@ -31,7 +31,7 @@ def solve(run: Run, state: TrainState, log: Log) -> TrainState:
     read = jax.jit(lambda variables, batch: {"vectors": run.objective.features(variables, batch).pooled})
     parts: list[np.ndarray] = []
     for split in ("train", "val"):
-        vectors = run.evaluator.over(split, lambda batch: read(state.variables, batch))["vectors"]
+        vectors = run.evaluator.over(splits[split].examples, lambda batch: read(state.variables, batch))["vectors"]
         parts += [vectors, np.asarray(splits[split].labels)]
     probe = ridge_probe(*parts, num_classes=run.experiment.dataset.spec.num_classes)
     log.say(f"linear probe: penalty {probe.penalty:g}, scale {probe.scale:.3g}, val accuracy {probe.accuracy:.4f}")

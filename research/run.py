@@ -13,9 +13,10 @@ from research import provenance
 from research.batch import AXES
 from research.build import build
 from research.data.stream import TrainStream
-from research.evaluator import Evaluator, check_samples
+from research.evaluator import Evaluator, check_evaluation
 from research.experiment import Experiment
 from research.finish import best_state, finish
+from research.forgetting import open_forgetting
 from research.probing import check_probe, solve
 from research.settings import Evaluating, Logging, Saving, Tuning
 from research.training.checkpoint import Checkpoints
@@ -79,6 +80,7 @@ class Run:
             donate_argnums=(0,),
         )
         settings: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
+        self.forgetting = open_forgetting(experiment, settings.forgetting)
         self.evaluator = Evaluator(
             self.objective,
             experiment.dataset,
@@ -145,7 +147,7 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
     saving: Saving = build(page.checkpoint, {"": Saving}, kind="checkpoint")
     settings: Logging = build(page.log, {"": Logging}, kind="log")
     evaluating: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
-    check_samples(experiment, evaluating.samples)
+    check_evaluation(experiment, evaluating)
     run = Run(experiment)
     before = provenance.read_config(workdir)
     kept = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric", "mode")}

@@ -29,7 +29,9 @@ class Evaluating:
     """The validation split, whole, every `every` steps (0: only at the end); floors and samples at the end.
 
     With `patience` training ends once so many evaluations in a row have not bettered `checkpoint.metric`, and the best
-    step is what the run gives.
+    step is what the run gives. `robustness` scores perturbed copies of the test split (of the validation split where
+    there is none) too, and `forgetting` measures on that many validation rows of the pretraining run how its loss has
+    changed.
     """
 
     every: int = 0
@@ -37,6 +39,12 @@ class Evaluating:
     batch_size: int = 0  # 0: the training batch size
     floors: bool = True
     samples: tuple[str, ...] = ()  # texts to fill or to continue at the end
+    robustness: bool = False
+    forgetting: int = 0
+
+    def __post_init__(self) -> None:
+        if self.forgetting < 0:
+            raise ValueError(f"evaluation.forgetting={self.forgetting}: wanted a number of rows, 0 for none")
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,15 @@ class Evidence:
     """Whether pretraining helped: `seeds` runs of the pretrained start and of its twin, for each budget of labels.
 
     A budget of 0 is all labels; with a share s of them a run takes num_steps · sqrt(s) steps, at least `least_steps`.
-    `metric` is test/accuracy (of numbers r2, of answers answer_accuracy), or that of val where there is no test split.
+    `metric` is test/accuracy, or val/accuracy where there is no test split.
+
+    Without a test split, `folds` of the training records take turns as one, in place of the seeds: a pair of runs each.
+    As folds share most of their training data, intervals are those of the corrected resampled t-test (Nadeau and Bengio
+    2003): see `evaluation/evidence.py`.
     """
 
     seeds: int = 3
+    folds: int = 0
     budgets: tuple[int, ...] = (0,)
     least_steps: int = 40
     metric: str = ""
@@ -86,5 +99,7 @@ class Evidence:
     def __post_init__(self) -> None:
         if self.seeds < 2:
             raise ValueError(f"evidence.seeds={self.seeds}: an interval needs 2 or more")
+        if self.folds and self.folds < 2:
+            raise ValueError(f"evidence.folds={self.folds}: wanted 2 or more, 0 for none")
         if not self.budgets or min(self.budgets) < 0:
             raise ValueError(f"evidence.budgets={self.budgets}: wanted numbers of labels, 0 for all")

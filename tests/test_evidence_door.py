@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 
+import numpy as np
 import pytest
 
 from research.training_door import run_training
@@ -85,9 +86,44 @@ def test_every_arm_runs_once_and_the_table_adds_up(corpus, pretrained, tmp_path,
     assert json.loads((workdir / "result.json").read_text())["evidence"]["budgets"][0]["scratch"] == few["scratch"]
 
 
+@pytest.mark.slow
+def test_folds_take_the_place_of_seeds_and_of_the_test_split(corpus, pretrained, tmp_path, capsys):
+    workdir = tmp_path / "folds"
+    more = {"evidence__folds": 2, "data__test_path": "", "evaluation__robustness": "true", "evaluation__forgetting": 3}
+    run_training("finetune", arguments(corpus, pretrained, workdir, **more))
+    runs = {path.name: path for path in (workdir / "runs").iterdir()}
+    assert sorted(runs) == [f"12-labels-{arm}-fold-{fold}" for arm in ("pretrained", "scratch") for fold in (0, 1)]
+    pages = {name: json.loads((path / "config.json").read_text()) for name, path in runs.items()}
+    assert [page["data"]["fold"] for _, page in sorted(pages.items())] == [0, 1, 0, 1]
+    results = {name: json.loads((path / "result.json").read_text()) for name, path in runs.items()}
+    evidence = json.loads((workdir / "result.json").read_text())["evidence"]
+    (few,) = evidence["budgets"]
+    assert evidence["metric"] == "test/accuracy" and evidence["folds"] == 2 and "seeds" not in evidence
+    assert few["pretrained"]["runs"] == [results[f"12-labels-pretrained-fold-{i}"]["test/accuracy"] for i in (0, 1)]
+    difference = few["paired_difference"]
+    wanted = 12.706 * ((1 / 2 + 30 / 12) * np.var(difference["runs"], ddof=1)) ** 0.5  # 30 test rows, 12 labels
+    assert difference["interval95"] == pytest.approx(wanted, rel=1e-4)
+    for kind in ("typos", "upper_case"):
+        for arm in ("pretrained", "scratch"):
+            drops = [results[f"12-labels-{arm}-fold-{i}"][f"robustness/test/{kind}"]["drop"] for i in (0, 1)]
+            assert few["robustness"][kind][arm]["runs"] == drops
+    assert len(few["forgetting"]["runs"]) == 2 and "forgetting/after" not in results["12-labels-scratch-fold-0"]
+    page = (workdir / "report.html").read_text()
+    assert "over 2 folds" in page and "Under perturbation" in page
+    assert "Nadeau and Bengio 2003" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"evidence__folds": 1}, "evidence.folds=1: wanted 2 or more, 0 for none"),
+        ({"evidence__folds": 3}, "evidence.folds=3 makes test splits of the training data, and data.test_path="),
+        ({"evidence__folds": 99, "data__test_path": ""}, "folds=99: .* has 60 records"),
+        ({"evidence__folds": 3, "data__test_path": "", "data__folds": 3}, "leave data.folds and data.fold out"),
+        (
+            {"evidence__folds": 3, "data__test_path": "", "evidence__metric": "val/accuracy"},
+            "evidence.metric='val/accuracy': folds are scored as test splits; use a figure of test",
+        ),
         ({"evidence__seeds": 1}, "evidence.seeds=1: an interval needs 2 or more"),
         ({"evidence__budgets": "(1,)"}, "1 labels cannot be had of 48 training rows of 2 classes"),
         ({"evidence__metric": "beauty"}, "evidence.metric='beauty': there is no beauty split; the data have val, test"),

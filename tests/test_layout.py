@@ -27,6 +27,7 @@ HALL = {
     "trained",
     "conversion",
     "evidence",
+    "forgetting",
 }
 
 # What a room may import beside itself.

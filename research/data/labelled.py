@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -13,7 +13,17 @@ from tokenizers import Tokenizer
 from research.batch import Dataset, Example, Spec, Split
 from research.data.rows import row_at, text_columns
 from research.data.sources import Records
-from research.data.splits import Documents, check_text, fingerprint, hash_text, open_splits, random_cut, repeats
+from research.data.splits import (
+    Documents,
+    check_slice_fields,
+    check_text,
+    divide,
+    fingerprint,
+    hash_text,
+    open_splits,
+    read_fields,
+    repeats,
+)
 from research.data.text import TokenizerBlock, train_tokenizer
 from research.data.tokenizers import facts
 
@@ -30,11 +40,16 @@ class Labelled:
     texts: list[tuple[str, ...]]  # one text, or the two of a pair
     labels: list[Any]
     key: str
+    fields: dict[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def take(self, at: Sequence[int], what: str) -> Labelled:
         """The rows at `at`; `what` tells this choice from others."""
-        key = fingerprint(self.key, what)
-        return Labelled(self.where, [self.texts[i] for i in at], [self.labels[i] for i in at], key)
+        texts, labels = [self.texts[i] for i in at], [self.labels[i] for i in at]
+        fields = {name: [values[i] for i in at] for name, values in self.fields.items()}
+        return Labelled(self.where, texts, labels, fingerprint(self.key, what), fields)
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,10 @@ def text_classification(
     valid_split: str = "",
     valid_fraction: float = 0.1,
     test_path: str = "",
+    shift_path: str = "",
+    folds: int = 0,
+    fold: int = 0,
+    slice_fields: tuple[str, ...] = (),
     seed: int = 0,
     num_labels: int = 0,
     labels_seed: int = 0,
@@ -85,8 +104,10 @@ def text_classification(
     """One row `<bos> text <eos>` for each record, or `<bos> text <eos> pair <eos>`; what does not fit is cut off.
 
     Validation data are `valid_path`, else the named split `valid_split` of `path`, else a random `valid_fraction` of
-    the records. Classes are the labels of the training split, sorted. Of the training rows `num_labels` are used (0:
-    all), a choice by `labels_seed` that has each class in its proportion, and at least once.
+    the records. `shift_path` is a second test set, from elsewhere. With `folds` the test split is fold `fold` of the
+    records, stratified by label. Classes are the labels of the training split, sorted. Of the training rows
+    `num_labels` are used (0: all), a choice by `labels_seed` that has each class in its proportion, and at least once.
+    `slice_fields` are fields of the records by whose values the scores are given too.
 
     Raises:
       ValueError: bad data, a label that is no class name or that training never sees, or the same data given for
@@ -101,7 +122,12 @@ def text_classification(
         valid_split=valid_split,
         valid_fraction=valid_fraction,
         test_path=test_path,
+        shift_path=shift_path,
+        folds=folds,
+        fold=fold,
+        slice_fields=slice_fields,
         seed=seed,
+        stratify=True,
     )
     classes = _classes(found)
     if num_labels:
@@ -132,21 +158,31 @@ def read_labelled(
     valid_split: str,
     valid_fraction: float,
     test_path: str,
+    shift_path: str,
+    folds: int,
+    fold: int,
+    slice_fields: tuple[str, ...],
     seed: int,
+    stratify: bool = False,
 ) -> dict[str, Labelled]:
-    """The texts and labels of "train", "val" and, where there is a path, "test"; arguments as `text_classification`.
+    """The texts and labels of each split that paths and folds give; arguments as `text_classification`.
 
     `read_label(record, where)` makes a record's label; `where` names the record in messages.
     """
-    fields = (*text_fields, *label_fields)
-    opened = open_splits((path,), fields=fields, valid_path=valid_path, valid_split=valid_split, test_path=test_path)
-    found = {name: _read(records[0], text_fields, label_fields, read_label) for name, records in opened.items()}
-    if "val" not in found:
-        part = found["train"]
-        sides = random_cut(len(part.labels), valid_fraction, seed, part.where)
-        for name, at in zip(("train", "val"), sides, strict=True):
-            found[name] = part.take(at, f"{name} of {valid_fraction} by {seed}")
-    return {name: found[name] for name in ("train", "val", "test") if name in found}
+    check_slice_fields(slice_fields)
+    opened = open_splits(
+        (path,),
+        fields=(*text_fields, *label_fields, *slice_fields),
+        valid_path=valid_path,
+        valid_split=valid_split,
+        test_path=test_path,
+        shift_path=shift_path,
+    )
+    read = {
+        name: _read(records[0], text_fields, label_fields, slice_fields, read_label) for name, records in opened.items()
+    }
+    strata = read["train"].labels if stratify else [""] * len(read["train"])
+    return divide(read, strata=strata, folds=folds, fold=fold, valid_fraction=valid_fraction, seed=seed)
 
 
 def labelled_dataset(
@@ -173,21 +209,10 @@ def labelled_dataset(
     )
     splits, told = {}, {}
     for name, part in found.items():
-        tokens, lengths, borders, num_cut = encode_rows(part.texts, trained, length=length)
         held = targets[name].astype(np.int32 if key == "label" else np.float32)
-        rows = LabelledRows(tokens, lengths, held, borders if num_texts > 1 else None, key)
-        joined = ["\n".join(texts) for texts in part.texts]
-        num_bytes = sum(len(text.encode()) for texts in part.texts for text in texts)
-        hashes = [hash_text(text) for text in joined]
-        splits[name] = Split(rows, texts=joined, labels=targets[name].tolist(), num_bytes=num_bytes, hashes=hashes)
-        told[name] = {
-            "rows": len(rows),
-            "cut_rows": num_cut,
-            "tokens": int(rows.lengths.sum()),
-            "bytes": num_bytes,
-            "fill": float(rows.lengths.mean() / length),
-            **counts[name],
-        }
+        splits[name], num_cut = labelled_split(part.texts, held, trained, length=length, fields=part.fields, key=key)
+        splits[name] = replace(splits[name], labels=targets[name].tolist())
+        told[name] = {**_count(splits[name], num_cut, length), **counts[name]}
     contents = trained.to_str()
     return Dataset(
         splits=splits,
@@ -199,6 +224,31 @@ def labelled_dataset(
             "fingerprint": fingerprint(contents, *(f"{name} {part.key}" for name, part in found.items())),
         },
     )
+
+
+def labelled_split(
+    texts: Sequence[tuple[str, ...]],
+    labels: np.ndarray,
+    tokenizer: Tokenizer,
+    *,
+    length: int,
+    fields: Mapping[str, Sequence[Any]],
+    key: str,
+) -> tuple[Split, int]:
+    """The split of some texts (or pairs of them) whose rows hold `labels` [N …] as `key`, and how many were cut."""
+    tokens, lengths, borders, num_cut = encode_rows(texts, tokenizer, length=length)
+    rows = LabelledRows(tokens, lengths, labels, borders if len(texts[0]) > 1 else None, key)
+    joined = ["\n".join(pieces) for pieces in texts]
+    split = Split(
+        rows,
+        texts=joined,
+        pieces=texts,
+        labels=labels.tolist(),
+        num_bytes=sum(len(text.encode()) for pieces in texts for text in pieces),
+        hashes=[hash_text(text) for text in joined],
+        fields=fields,
+    )
+    return split, num_cut
 
 
 def encode_rows(
@@ -234,10 +284,22 @@ def token_ids(texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer) -> Iterato
             yield [next(encoded).ids for _ in row]
 
 
+def _count(split: Split, num_cut: int, length: int) -> dict[str, Any]:
+    lengths = cast(LabelledRows, split.examples).lengths
+    return {
+        "rows": len(lengths),
+        "cut_rows": num_cut,
+        "tokens": int(lengths.sum()),
+        "bytes": split.num_bytes,
+        "fill": float(lengths.mean() / length),
+    }
+
+
 def _read(
     records: Records,
     text_fields: tuple[str, ...],
     label_fields: tuple[str, ...],
+    slice_fields: tuple[str, ...],
     read_label: Callable[[Mapping[str, Any], str], Any],
 ) -> Labelled:
     texts, labels = [], []
@@ -252,7 +314,8 @@ def _read(
                 f"{type(labels[-1]).__name__}, the labels before it {type(labels[0]).__name__}; write all of them the "
                 "same way"
             )
-    return Labelled(records.path, texts, labels, fingerprint(records.fingerprint, *text_fields, *label_fields))
+    key = fingerprint(records.fingerprint, *text_fields, *label_fields)
+    return Labelled(records.path, texts, labels, key, read_fields(records, slice_fields))
 
 
 def _class_of(label: Any, field: str, where: str) -> Label:
@@ -280,8 +343,7 @@ def _choose(part: Labelled, number: int, seed: int) -> Labelled:
     rng = np.random.default_rng(seed)
     labels = np.array([str(label) for label in part.labels])
     chosen = [rng.permutation(np.flatnonzero(labels == name))[:size] for name, size in zip(classes, taken, strict=True)]
-    at = np.sort(np.concatenate(chosen)).tolist()
-    return part.take(at, f"{number} labels by {seed}")
+    return part.take(np.sort(np.concatenate(chosen)).tolist(), f"{number} labels by {seed}")
 
 
 def _classes(found: dict[str, Labelled]) -> list[Label]:

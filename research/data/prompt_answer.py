@@ -51,6 +51,10 @@ def prompt_answer(
     valid_split: str = "",
     valid_fraction: float = 0.1,
     test_path: str = "",
+    shift_path: str = "",
+    folds: int = 0,
+    fold: int = 0,
+    slice_fields: tuple[str, ...] = (),
     seed: int = 0,
     num_labels: int = 0,
     labels_seed: int = 0,
@@ -80,6 +84,10 @@ def prompt_answer(
         valid_split=valid_split,
         valid_fraction=valid_fraction,
         test_path=test_path,
+        shift_path=shift_path,
+        folds=folds,
+        fold=fold,
+        slice_fields=slice_fields,
         seed=seed,
     )
     if num_labels:
@@ -95,7 +103,8 @@ def prompt_answer(
         prompts = [prompt for (prompt,) in part.texts]
         num_bytes = sum(len(text.encode()) for text in (*prompts, *part.labels))
         hashes = [hash_text(prompt) for prompt in prompts]
-        splits[name] = Split(rows, texts=prompts, answers=answers, num_bytes=num_bytes, hashes=hashes)
+        told = {"num_bytes": num_bytes, "hashes": hashes, "fields": part.fields}
+        splits[name] = Split(rows, texts=prompts, answers=answers, **told)
         counts[name] = {
             "rows": len(rows),
             **lost,

@@ -28,6 +28,10 @@ def text_regression(
     valid_split: str = "",
     valid_fraction: float = 0.1,
     test_path: str = "",
+    shift_path: str = "",
+    folds: int = 0,
+    fold: int = 0,
+    slice_fields: tuple[str, ...] = (),
     seed: int = 0,
     num_labels: int = 0,
     labels_seed: int = 0,
@@ -53,6 +57,10 @@ def text_regression(
         valid_split=valid_split,
         valid_fraction=valid_fraction,
         test_path=test_path,
+        shift_path=shift_path,
+        folds=folds,
+        fold=fold,
+        slice_fields=slice_fields,
         seed=seed,
     )
     if num_labels:

@@ -78,6 +78,25 @@ class WithArray(Sequence[Any]):
         return {**read_rows(self._source, indices), self._key: self._values[indices]}
 
 
+class FirstRows(Sequence[Any]):
+    """The first `size` rows of a source."""
+
+    def __init__(self, source: Source, size: int) -> None:
+        self._source, self._size = source, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index):
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        return self._source[index]
+
+    def rows(self, indices: np.ndarray) -> Example:
+        """The rows at `indices`, stacked."""
+        return read_rows(self._source, indices)
+
+
 def read_rows(source: Source, indices: np.ndarray) -> Example:
     """The rows at `indices`, stacked; by the source's own `rows(indices)` where it has one."""
     fast = getattr(source, "rows", None)

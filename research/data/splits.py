@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,20 @@ class Documents(Sequence[str]):
         return self.texts[index]
 
 
+class Part(Protocol):
+    """The records of one split, read; `take` gives those at some places, `what` says which, for the key."""
+
+    @property
+    def where(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, at: Sequence[int], what: str) -> Self: ...
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
 @dataclass(frozen=True)
 class _Field(Sequence[str]):
     """One field of the records first … last - 1, read when asked for."""
@@ -47,9 +61,16 @@ class _Field(Sequence[str]):
 
 
 def open_splits(
-    paths: Sequence[str], *, fields: tuple[str, ...], valid_path: str, valid_split: str, test_path: str
+    paths: Sequence[str],
+    *,
+    fields: tuple[str, ...],
+    valid_path: str,
+    valid_split: str,
+    test_path: str,
+    shift_path: str = "",
 ) -> dict[str, list[Records]]:
-    """The records of "train", one for each path, and of "val" and "test" where a path or a named split gives them.
+    """The records of "train", one for each path, and of "val", "test" and "shift" (a second test set, from elsewhere)
+    where a path or a named split gives them.
 
     Raises:
       ValueError: validation data given twice, or training data given for evaluation.
@@ -63,8 +84,9 @@ def open_splits(
         records["val"] = [open_records(valid_path, fields=fields)]
     elif valid_split:
         records["val"] = [source.split(valid_split) for source in records["train"]]
-    if test_path:
-        records["test"] = [open_records(test_path, fields=fields)]
+    for name, path in (("test", test_path), ("shift", shift_path)):
+        if path:
+            records[name] = [open_records(path, fields=fields)]
     for name in records.keys() - {"train"}:
         for train in records["train"]:
             for source in records[name]:
@@ -108,6 +130,56 @@ def cut_documents(records: Records, field: str, *, fraction: float) -> tuple[Doc
     return _part(records, field, 0, cut), _part(records, field, cut, len(records))
 
 
+def divide(
+    found: Mapping[str, AnyPart], *, strata: Sequence[Any], folds: int, fold: int, valid_fraction: float, seed: int
+) -> dict[str, AnyPart]:
+    """The parts that paths give, and what is cut from the training part: fold `fold` of `folds` as the test split, then
+    a random `valid_fraction` as the validation split where there is none. `strata` as for `deal`.
+
+    Raises:
+      ValueError: folds beside a test split, or that cannot be, or a fraction that leaves nothing.
+    """
+    parts = dict(found)
+    if folds or fold:
+        if "test" in parts:
+            raise ValueError(
+                f"folds={folds} cuts a test split from the training data, and {parts['test'].where} is one; leave out "
+                "test_path or folds"
+            )
+        train = parts["train"]
+        train_at, test_at = deal(strata, folds, fold, seed, train.where)
+        parts["train"] = train.take(train_at, f"without fold {fold} of {folds} by {seed}")
+        parts["test"] = train.take(test_at, f"fold {fold} of {folds} by {seed}")
+    if "val" not in parts:
+        train = parts["train"]
+        train_at, valid_at = random_cut(len(train), valid_fraction, seed, train.where)
+        parts["train"] = train.take(train_at, f"train of {valid_fraction} by {seed}")
+        parts["val"] = train.take(valid_at, f"val of {valid_fraction} by {seed}")
+    return {name: parts[name] for name in ("train", "val", "test", "shift") if name in parts}
+
+
+def deal(strata: Sequence[Any], folds: int, fold: int, seed: int, where: str) -> tuple[list[int], list[int]]:
+    """The records outside fold `fold` and those in it, in the order of the file; each is in one of the `folds`.
+
+    The records of each value of `strata` (one a record) are shuffled and dealt out one by one, each value going on
+    where the one before stopped: folds, and their shares of each value, differ by one record at most, and fold 0 is the
+    largest.
+
+    Raises:
+      ValueError: fewer than 2 folds, fewer records than folds, or no such fold.
+    """
+    if not 2 <= folds <= len(strata):
+        raise ValueError(f"folds={folds}: {where} has {len(strata)} records; use a number from 2 to that")
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold={fold}: folds={folds} are counted from 0 to {folds - 1}")
+    rng = np.random.default_rng(seed)
+    names = np.array([str(value) for value in strata])
+    order = np.concatenate([rng.permutation(np.flatnonzero(names == name)) for name in np.unique(names)])
+    chosen = np.zeros(len(strata), bool)
+    chosen[order[fold::folds]] = True
+    return np.flatnonzero(~chosen).tolist(), np.flatnonzero(chosen).tolist()
+
+
 def random_cut(size: int, fraction: float, seed: int, where: str) -> tuple[list[int], list[int]]:
     """The records of training and of validation, a seeded random choice; both in the order of the file."""
     check_fraction(fraction)
@@ -143,6 +215,31 @@ def check_text(text: Any, records: Records, index: int, field: str) -> None:
             f"{records.path}, record {index + 1}: field {field!r} is {type(text).__name__}, wanted text; "
             "name another field"
         )
+
+
+def check_slice_fields(names: Sequence[str]) -> None:
+    for name in names:
+        if name in ("label", "length"):
+            raise ValueError(f"slice_fields: scores by label and by length are always there; leave {name!r} out")
+
+
+def read_fields(records: Records, names: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of each of the fields, one a record.
+
+    Raises:
+      ValueError: a value that is no text, number or truth value.
+    """
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for index, record in enumerate(records):
+        for name, values in found.items():
+            if not isinstance(record[name], str | int | float):
+                kind = type(record[name]).__name__
+                raise ValueError(
+                    f"{records.path}, record {index + 1}: field {name!r} is {kind}, wanted text, a number or a truth "
+                    "value; leave it out of slice_fields"
+                )
+            values.append(record[name])
+    return found
 
 
 def hash_text(text: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -12,7 +13,17 @@ from tokenizers import Tokenizer
 from research.batch import Dataset, Example, Spec, Split
 from research.data.rows import row_at, text_columns
 from research.data.sources import Records
-from research.data.splits import Documents, fingerprint, hash_text, open_splits, random_choice, random_cut, repeats
+from research.data.splits import (
+    Documents,
+    check_slice_fields,
+    divide,
+    fingerprint,
+    hash_text,
+    open_splits,
+    random_choice,
+    read_fields,
+    repeats,
+)
 from research.data.text import TokenizerBlock, train_tokenizer
 from research.data.tokenizers import facts
 
@@ -27,10 +38,15 @@ class _Tagged:
     words: list[tuple[str, ...]]
     tags: list[tuple[str, ...]]
     key: str
+    fields: dict[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.words)
 
     def take(self, at: Sequence[int], what: str) -> _Tagged:
-        key = fingerprint(self.key, what)
-        return _Tagged(self.where, [self.words[i] for i in at], [self.tags[i] for i in at], key)
+        words, tags = [self.words[i] for i in at], [self.tags[i] for i in at]
+        fields = {name: [values[i] for i in at] for name, values in self.fields.items()}
+        return _Tagged(self.where, words, tags, fingerprint(self.key, what), fields)
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,10 @@ def tagging(
     valid_split: str = "",
     valid_fraction: float = 0.1,
     test_path: str = "",
+    shift_path: str = "",
+    folds: int = 0,
+    fold: int = 0,
+    slice_fields: tuple[str, ...] = (),
     seed: int = 0,
     num_labels: int = 0,
     labels_seed: int = 0,
@@ -70,21 +90,24 @@ def tagging(
     """One row `<bos> sentence <eos>` for each record of a list of words and a list of tags, as long as one another.
 
     Words are joined by spaces and tokenised together; a word's tag stands at its first token. What does not fit is cut
-    off, and the words that are lost are counted; scores count them as wrong. Validation data, `num_labels` (of
-    sentences) and `labels_seed` as in `text_classification`, but nothing is stratified.
+    off, and the words that are lost are counted; scores count them as wrong. Validation data, `shift_path`, `folds`,
+    `slice_fields`, `num_labels` (of sentences) and `labels_seed` as in `text_classification`; nothing is stratified.
 
     Raises:
       ValueError: bad data, words and tags of different number (the record is named), a tag that training never sees.
     """
-    fields = (words_field, tags_field)
-    opened = open_splits((path,), fields=fields, valid_path=valid_path, valid_split=valid_split, test_path=test_path)
-    found = {name: _read(records[0], words_field, tags_field) for name, records in opened.items()}
-    if "val" not in found:
-        part = found["train"]
-        train_at, valid_at = random_cut(len(part.words), valid_fraction, seed, part.where)
-        found["train"] = part.take(train_at, f"train of {valid_fraction} by {seed}")
-        found["val"] = part.take(valid_at, f"val of {valid_fraction} by {seed}")
-    found = {name: found[name] for name in ("train", "val", "test") if name in found}
+    check_slice_fields(slice_fields)
+    opened = open_splits(
+        (path,),
+        fields=(words_field, tags_field, *slice_fields),
+        valid_path=valid_path,
+        valid_split=valid_split,
+        test_path=test_path,
+        shift_path=shift_path,
+    )
+    read = {name: _read(records[0], words_field, tags_field, slice_fields) for name, records in opened.items()}
+    strata = [""] * len(read["train"])
+    found = divide(read, strata=strata, folds=folds, fold=fold, valid_fraction=valid_fraction, seed=seed)
     names = _names(found)
     train = found["train"]
     if num_labels:
@@ -96,27 +119,13 @@ def tagging(
     splits, counts = {}, {}
     number = {tag: index for index, tag in enumerate(names)}
     for name, part in found.items():
-        tokens, lengths, places = encode_words(part.words, trained, length=length)
-        tags = np.full(tokens.shape, NO_TAG, np.int32)
-        for row, columns in enumerate(places):
-            for column, tag in zip(columns, part.tags[row], strict=True):
-                if column >= 0:
-                    tags[row, column] = number[tag]
-        num_words, num_lost = sum(map(len, part.words)), sum(columns.count(-1) for columns in places)
-        joined = [" ".join(words) for words in part.words]
-        splits[name] = Split(
-            TaggedRows(tokens, lengths, tags),
-            texts=joined,
-            num_bytes=sum(len(text.encode()) for text in joined),
-            hashes=[hash_text(text) for text in joined],
-            words=part.words,
-            tags=[[number[tag] for tag in tags] for tags in part.tags],
-            places=places,
-        )
+        tags = [[number[tag] for tag in tags] for tags in part.tags]
+        splits[name] = split = tagged_split(part.words, tags, trained, length=length, fields=part.fields)
+        lengths = cast(TaggedRows, split.examples).lengths
         counts[name] = {
-            "rows": len(joined),
-            "words": num_words,
-            "lost_words": num_lost,
+            "rows": len(part),
+            "words": sum(map(len, part.words)),
+            "lost_words": sum(list(columns).count(-1) for columns in split.places),
             "tokens": int(lengths.sum()),
             "fill": float(lengths.mean() / length),
             "tags": dict(sorted(Counter(tag for tags in part.tags for tag in tags).items())),
@@ -136,6 +145,34 @@ def tagging(
             **repeats({name: split.hashes for name, split in splits.items()}),
             "fingerprint": fingerprint(contents, *(f"{name} {part.key}" for name, part in found.items())),
         },
+    )
+
+
+def tagged_split(
+    sentences: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
+    *,
+    length: int,
+    fields: Mapping[str, Sequence[Any]],
+) -> Split:
+    """The split of some sentences with the number of each word's tag."""
+    tokens, lengths, places = encode_words(sentences, tokenizer, length=length)
+    row_tags = np.full(tokens.shape, NO_TAG, np.int32)
+    for row, columns in enumerate(places):
+        for column, tag in zip(columns, tags[row], strict=True):
+            if column >= 0:
+                row_tags[row, column] = tag
+    joined = [" ".join(words) for words in sentences]
+    return Split(
+        TaggedRows(tokens, lengths, row_tags),
+        texts=joined,
+        num_bytes=sum(len(text.encode()) for text in joined),
+        hashes=[hash_text(text) for text in joined],
+        words=sentences,
+        tags=tags,
+        places=places,
+        fields=fields,
     )
 
 
@@ -172,7 +209,7 @@ def encode_words(
     return tokens, lengths, places
 
 
-def _read(records: Records, words_field: str, tags_field: str) -> _Tagged:
+def _read(records: Records, words_field: str, tags_field: str, slice_fields: tuple[str, ...]) -> _Tagged:
     words, tags = [], []
     for index, record in enumerate(records):
         for field in (words_field, tags_field):
@@ -189,7 +226,8 @@ def _read(records: Records, words_field: str, tags_field: str) -> _Tagged:
             )
         words.append(tuple(" ".join(word.split()) or "\N{REPLACEMENT CHARACTER}" for word in record[words_field]))
         tags.append(tuple(record[tags_field]))
-    return _Tagged(records.path, words, tags, fingerprint(records.fingerprint, words_field, tags_field))
+    key = fingerprint(records.fingerprint, words_field, tags_field)
+    return _Tagged(records.path, words, tags, key, read_fields(records, slice_fields))
 
 
 def _names(found: dict[str, _Tagged]) -> list[str]:

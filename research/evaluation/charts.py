@@ -5,51 +5,61 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MOST_POINTS = 500  # of one curve; more are averaged by neighbours
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve. `kind` is the CSS class that colours it: "train", "val" or "test"."""
+    """One curve. `kind` is the CSS class that colours it: "train", "val" or "test", or "plain" for a dashed floor."""
 
     name: str
     kind: str
     steps: Sequence[float]  # ascending
     values: Sequence[float]  # what is not finite is a gap
+    halves: Sequence[float] = ()  # half the width of each value's interval, drawn as a band
 
 
-def chart(title: str, series: Sequence[Series], *, floors: Mapping[str, float], from_zero: bool, wide: bool) -> str:
+def chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    floors: Mapping[str, float],
+    from_zero: bool,
+    wide: bool,
+    by: str = "step",
+    logarithmic: bool = False,
+) -> str:
     """A figure of the curves, their last values in the legend, and a dashed line for each floor.
 
-    Returns "" where no curve has a finite value.
+    A logarithmic axis has its ticks at the steps of the curves. Returns "" where no curve has a finite value.
     """
     series = [thin(curve) for curve in series if any(map(math.isfinite, curve.values))]
     if not series:
         return ""
     floors = {name: value for name, value in floors.items() if math.isfinite(value)}
-    values = [value for curve in series for value in curve.values if math.isfinite(value)] + list(floors.values())
+    values = [value for curve in series for value in _extent(curve)] + list(floors.values())
     low, high = (min(0.0, *values) if from_zero else min(values)), max(values)
     ticks = nice_ticks(low, high)
     y_range = (min(low, ticks[0]), max(high, ticks[-1]))
-    last_step = max(curve.steps[-1] for curve in series)
-    first_step = min(0.0, *(curve.steps[0] for curve in series))
-    x_range = (first_step, max(last_step, first_step + 1))
-    x_ticks = [tick for tick in nice_ticks(*x_range) if x_range[0] <= tick <= x_range[1]]
+    if logarithmic:
+        series, x_range, x_labels = _by_logarithm(series)
+    else:
+        x_range, x_labels = _by_step(series)
 
     grid = "".join(f'<path class="grid" d="M0 {_y(tick, y_range)}H100"/>' for tick in ticks)
     dashed = "".join(f'<path class="floor" d="M0 {_y(value, y_range)}H100"/>' for value in floors.values())
+    bands = "".join(_band(curve, x_range, y_range) for curve in series if len(curve.halves))
     curves = "".join(_curve(curve, x_range, y_range) for curve in series)
     y_labels = "".join(_label(_number(tick, ticks), top=_y(tick, y_range)) for tick in ticks)
-    x_labels = "".join(_label(_number(tick, x_ticks), left=_x(tick, x_range)) for tick in x_ticks)
     floor_labels = _floor_labels(floors, y_range)
     place, caption = "chart wide" if wide else "chart", f"{html.escape(title)} {_legend(series)}"
     return (
         f'<figure class="{place}"><figcaption>{caption}</figcaption>'
         f'<div class="plot"><div class="ys">{y_labels}</div><div class="area">'
-        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="{html.escape(title)} by step">'
-        f"{grid}{dashed}{curves}</svg>{floor_labels}</div>"
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="{html.escape(title)} by {by}">'
+        f"{grid}{bands}{dashed}{curves}</svg>{floor_labels}</div>"
         f'<div class="xs">{x_labels}</div></div></figure>'
     )
 
@@ -74,6 +84,42 @@ def nice_ticks(low: float, high: float) -> list[float]:
     spacing = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / spacing + 1e-9), math.ceil(high / spacing - 1e-9)
     return [index * spacing for index in range(first, last + 1)]
+
+
+def _by_step(series: Sequence[Series]) -> tuple[tuple[float, float], str]:
+    """The range of the steps, from 0, and the labels of its round numbers."""
+    last = max(curve.steps[-1] for curve in series)
+    first = min(0.0, *(curve.steps[0] for curve in series))
+    x_range = (first, max(last, first + 1))
+    ticks = [tick for tick in nice_ticks(*x_range) if x_range[0] <= tick <= x_range[1]]
+    return x_range, "".join(_label(_number(tick, ticks), left=_x(tick, x_range)) for tick in ticks)
+
+
+def _by_logarithm(series: Sequence[Series]) -> tuple[list[Series], tuple[float, float], str]:
+    """The curves over the logarithms of their steps, the range of these, and labels at the steps themselves."""
+    steps = sorted({step for curve in series for step in curve.steps})
+    x_range = (math.log(steps[0]), max(math.log(steps[-1]), math.log(steps[0]) + 1e-6))
+    labels, before = [], -math.inf
+    for step in steps:
+        left = _x(math.log(step), x_range)
+        if left - before >= 8:  # nearer ones would lie on each other
+            labels.append(_label(short(step), left=left))
+            before = left
+    return [replace(curve, steps=[*map(math.log, curve.steps)]) for curve in series], x_range, "".join(labels)
+
+
+def _extent(series: Series) -> list[float]:
+    """The finite values, and the ends of their intervals."""
+    halves = series.halves or [0.0] * len(series.values)
+    ends = [value + sign * half for value, half in zip(series.values, halves, strict=True) for sign in (-1, 0, 1)]
+    return [value for value in ends if math.isfinite(value)]
+
+
+def _band(series: Series, x_range: tuple[float, float], y_range: tuple[float, float]) -> str:
+    points = list(zip(series.steps, series.values, series.halves, strict=True))
+    above = [f"{_x(step, x_range)} {_y(value + half, y_range)}" for step, value, half in points]
+    below = [f"{_x(step, x_range)} {_y(value - half, y_range)}" for step, value, half in reversed(points)]
+    return f'<path class="band {series.kind}" d="M{"L".join([*above, *below])}Z"/>'
 
 
 def _curve(series: Series, x_range: tuple[float, float], y_range: tuple[float, float]) -> str:

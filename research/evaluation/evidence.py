@@ -10,8 +10,12 @@ import numpy as np
 HEADS = ("labels", "pretrained", "from scratch", "paired difference", "floor", "wall")
 
 
-def interval(values: Sequence[float]) -> float:
+def interval(values: Sequence[float], *, test_share: float = 0.0) -> float:
     """Half the width of the 95 % interval of a mean: Student's t with n - 1 degrees of freedom times s / sqrt(n).
+
+    Of folds, `test_share` is the number of test rows over that of training rows, and s² is multiplied by 1 / n +
+    test_share in place of 1 / n: the corrected resampled t-test of Nadeau and Bengio 2003, "Inference for the
+    Generalization Error". Folds share most of their training rows, and so vary less than new data would.
 
     Raises:
       ValueError: fewer than two values.
@@ -20,15 +24,20 @@ def interval(values: Sequence[float]) -> float:
         raise ValueError(f"an interval needs two values or more, not {len(values)}")
     from scipy import stats
 
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    spread = np.sqrt((1 / len(values) + test_share) * np.var(values, ddof=1))
+    return float(stats.t.ppf(0.975, len(values) - 1) * spread)
 
 
 def compare(
-    pretrained: Sequence[float], scratch: Sequence[float], floors: Mapping[str, Sequence[float]]
+    pretrained: Sequence[float],
+    scratch: Sequence[float],
+    floors: Mapping[str, Sequence[float]],
+    *,
+    test_share: float = 0.0,
 ) -> dict[str, Any]:
     """Means and 95 % intervals of both arms and of each floor, and of the paired differences pretrained - scratch.
 
-    `beats_scratch` says that the whole interval of the difference is above 0.
+    `beats_scratch` says that the whole interval of the difference is above 0; `test_share` as for `interval`.
 
     Raises:
       ValueError: arms of different size, or of fewer than two runs.
@@ -36,22 +45,41 @@ def compare(
     if len(pretrained) != len(scratch):
         raise ValueError(f"{len(pretrained)} pretrained and {len(scratch)} scratch runs; wanted pairs")
     difference = [first - second for first, second in zip(pretrained, scratch, strict=True)]
-    found = {name: _arm(values) for name, values in (("pretrained", pretrained), ("scratch", scratch))}
-    paired = _arm(difference)
+    found = {
+        name: over_runs(values, test_share=test_share)
+        for name, values in (("pretrained", pretrained), ("scratch", scratch))
+    }
+    paired = over_runs(difference, test_share=test_share)
     return {
         **found,
         "paired_difference": paired,
         "beats_scratch": paired["mean"] > paired["interval95"],
-        "floors": {name: _arm(values) for name, values in floors.items() if values},
+        "floors": {name: over_runs(values, test_share=test_share) for name, values in floors.items() if values},
     }
 
 
-def table(budgets: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
-    """A line a budget, aligned, in percent."""
+def over_runs(values: Sequence[float], *, test_share: float = 0.0) -> dict[str, Any]:
+    """Mean and interval of some runs, and the runs themselves; one run has an interval of 0."""
+    half = interval(values, test_share=test_share) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "interval95": half, "runs": [float(value) for value in values]}
+
+
+def caption(found: Mapping[str, Any]) -> str:
+    """What the table of some evidence shows, and by which test."""
+    if found.get("folds"):
+        over, test = f"{found['folds']} folds", "95 % interval (corrected for folds: Nadeau and Bengio 2003)"
+    else:
+        over, test = f"{found['seeds']} seeds", "95 % interval"
+    return f"{found['metric']} in percent over {over}: mean ± {test}; * beyond the interval"
+
+
+def table(found: Mapping[str, Any]) -> list[str]:
+    """The caption, the heads and a line a budget, aligned, in percent."""
+    budgets = found["budgets"]
     rows = [list(HEADS), *(cells(budget) for budget in budgets)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return [f"{metric} in percent, mean ± 95 % interval; * beyond the interval", *lines]
+    return [caption(found), *lines]
 
 
 def cells(budget: Mapping[str, Any]) -> list[str]:
@@ -67,11 +95,6 @@ def cells(budget: Mapping[str, Any]) -> list[str]:
         floors or "-",
         f"{seconds:.0f} s",
     ]
-
-
-def _arm(values: Sequence[float]) -> dict[str, Any]:
-    half = interval(values) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "interval95": half, "runs": [float(value) for value in values]}
 
 
 def _percent(arm: Mapping[str, Any], *, sign: str = "", bare: bool = False) -> str:

@@ -52,6 +52,7 @@ figcaption { font-weight: 600; font-size: 14px; margin-bottom: 10px; display: fl
 .key::before { content: ""; display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin-right: 6px;
   vertical-align: middle; background: var(--colour); }
 .train { --colour: var(--train); } .val { --colour: var(--val); } .test { --colour: var(--test); }
+.plain { --colour: var(--soft); }
 .plot { display: grid; grid-template: minmax(0, 1fr) 0 / 50px minmax(0, 1fr); height: 190px; padding: 6px 14px 22px 0; }
 .wide .plot { height: 300px; }
 .area, .ys, .xs { position: relative; font-size: 12px; color: var(--soft); font-variant-numeric: tabular-nums; }
@@ -64,6 +65,8 @@ path { fill: none; vector-effect: non-scaling-stroke; }
 .grid { stroke: var(--rule); }
 .floor { stroke: var(--soft); stroke-dasharray: 5 4; }
 .line { stroke: var(--colour); stroke-width: 1.75; stroke-linejoin: round; }
+.line.plain { stroke-dasharray: 5 4; }
+.band { fill: color-mix(in srgb, var(--colour) 16%, transparent); }
 .dots { stroke: var(--colour); stroke-width: 6; stroke-linecap: round; }
 .floor-label { position: absolute; right: 0; transform: translateY(-100%); padding: 0 2px 1px; background: none; }
 .floor-label.below { transform: none; }

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from research.evaluation import sections
 from research.evaluation.charts import Series, chart, short
-from research.evaluation.evidence import HEADS, cells
 from research.evaluation.page import STYLE
+from research.evaluation.scores import ROBUSTNESS
+from research.evaluation.sections import FORGETTING, SLICES
 
 FLOOR = "floor/"
-SPLITS = ["train", "val", "test"]
+SPLITS = ["train", "val", "shift", "test"]
 MOST_CLASSES = 30  # of a confusion matrix that is drawn; of a larger one the most frequent confusions are listed
 _HEADLINES = ("loss", "perplexity", "bits_per_byte", "accuracy", "f1", "precision", "recall", "roc_auc", "log_loss")
 _TRUST = ("reliability", "abstention", "mistakes")
@@ -40,7 +42,8 @@ def write_report(workdir: Path) -> Path:
       result.json: "SPLIT/MEASURE" are the figures and "floor/SPLIT/NAME_MEASURE" their floors (of the loss where no
         measure is named; of the last split that has the measure where no split is); "SPLIT/confusion" (rows are true
         classes) with `label_names`; "SPLIT/reliability", "/abstention" and "/mistakes" as `calibration.py` makes them;
-        `evidence` as `research/evidence.py` makes it; `wall_seconds`; the rest is listed.
+        "SPLIT/slices", "robustness/SPLIT/KIND", "forgetting/NAME" and `evidence` as `sections.py` reads them;
+        `wall_seconds`; the rest is listed.
       samples.json: a list of {"kind": "fill_mask", "generate" or "classify", "input": …, "output": …}.
 
     Raises:
@@ -57,12 +60,15 @@ def write_report(workdir: Path) -> Path:
     name = workdir.resolve().name
     parts = [
         _heading(name, run=run, config=config, result=result, lines=lines),
-        _section("Did pretraining help?", _evidence(result), "") if "evidence" in result else "",
+        _section("Did pretraining help?", sections.evidence(result["evidence"]), "") if "evidence" in result else "",
         _section("Results", _results(result), result_note),
         _section("Curves", _curves(lines, result), metrics_note),
         *(_section(f"Confusion matrix: {split}", _confusion(result, split), "") for split in _confused(result)),
         *(_section(f"By class: {split}", _by_class(result, split), "") for split in _unconfused(result)),
         *(_section(f"Can it be trusted? {split}", _trust(result, split), "") for split in _judged(result)),
+        _section("How robust is it?", sections.robustness(result), "") if _has(result, ROBUSTNESS) else "",
+        *(_section(f"Where is it right? {split}", sections.slices(result, split), "") for split in _sliced(result)),
+        _section("What has it forgotten?", sections.forgetting(result), "") if _has(result, FORGETTING) else "",
         _section("Samples", _samples(samples), samples_note),
         _section("Config as it ran", _table_of(config), config_note),
         _section("Run", _table_of({key: value for key, value in run.items() if key != "command"}), run_note),
@@ -117,19 +123,14 @@ def _results(result: Mapping[str, Any]) -> str:
     heads = "".join(f"<th>floor: {html.escape(name)}</th>" for name in names)
     table = f"<table class='figures'><tr><th></th><th>this run</th>{heads}</tr>{''.join(rows)}</table>" if rows else ""
     # These have sections of their own.
-    known = {*figures, *floors, "evidence", "label_names", "confusion", "per_class", *_TRUST}
-    rest = {key: value for key, value in result.items() if key not in known and key.split("/")[-1] not in known}
+    known = {*figures, *floors, "evidence", "label_names", "confusion", "per_class", "slices", *_TRUST}
+    known |= {"robustness", "forgetting"}
+    rest = {
+        key: value
+        for key, value in result.items()
+        if key not in known and key.split("/")[-1] not in known and key.split("/")[0] not in known
+    }
     return (_scroll(table) if table else "") + _table_of(unplaced | rest)
-
-
-def _evidence(result: Mapping[str, Any]) -> str:
-    """Arms by budget of labels."""
-    found = result["evidence"]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in HEADS)
-    rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in cells(budget)) for budget in found["budgets"]]
-    caption = f"{found['metric']} in percent over {found['seeds']} seeds: mean ± 95 % interval; * beyond the interval"
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return _scroll(f"<table class='figures'><tr>{head}</tr>{body}<caption>{html.escape(caption)}</caption></table>")
 
 
 def _floor_of(key: str, figures: Iterable[str]) -> tuple[str, str]:
@@ -259,6 +260,14 @@ def _per_class(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> str:
         rows.append(f"<tr><th>{html.escape(name)}</th>{cells}<td>{short(true)}</td></tr>")
     heads = "<tr><th></th><th>precision</th><th>recall</th><th>F1</th><th>examples</th></tr>"
     return _scroll(f'<table class="figures">{heads}{"".join(rows)}</table>')
+
+
+def _has(result: Mapping[str, Any], start: str) -> bool:
+    return any(key.startswith(start) for key in result)
+
+
+def _sliced(result: Mapping[str, Any]) -> list[str]:
+    return [split for split in reversed(SPLITS) if result.get(f"{split}{SLICES}")]
 
 
 def _judged(result: Mapping[str, Any]) -> list[str]:

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from research.batch import Dataset
-from research.evaluation.tasks import TASKS, bits
+from research.evaluation.slices import slices
+from research.evaluation.tasks import TASKS, Scored, bits
 from research.metrics import divide
+
+ROBUSTNESS = "robustness/"
 
 
 def of_split(sums: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, objective: str) -> dict[str, float]:
@@ -24,15 +27,17 @@ def of_split(sums: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, ob
     return values
 
 
-def of_outputs(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, objective: str) -> dict[str, Any]:
-    """Scores of the objective's outputs; nothing where its loss says it all.
+def score(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, objective: str) -> Scored | None:
+    """The objective's outputs over a split, scored; None where its loss says it all, or such data give none."""
+    scorer = TASKS[objective].score
+    return None if scorer is None or not outputs else scorer(outputs, dataset, split)
+
+
+def of_scored(scored: Scored, dataset: Dataset, split: str) -> dict[str, Any]:
+    """The figures, and the headline figure by slices of the split.
 
     Where rows of the split stand in the training split too, the headline figure without them is there as well.
     """
-    score = TASKS[objective].score
-    if score is None or not outputs:
-        return {}
-    scored = score(outputs, dataset, split)
     found = dict(scored.figures)
     trained_on = set(dataset.splits["train"].hashes)
     unseen = np.array([key not in trained_on for key in dataset.splits[split].hashes], bool)
@@ -40,7 +45,41 @@ def of_outputs(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, 
         found["rows_seen_in_training"] = int((~unseen).sum())
         kept = [values for values, new in zip(scored.values, unseen, strict=True) if new]
         found[f"{scored.headline}_without_seen_rows"] = float(np.concatenate(kept).mean())
+    found["slices"] = slices(scored.values, scored.headline, dataset.splits[split], dataset.spec.label_names)
     return {f"{split}/{name}": value for name, value in found.items()} | {"label_names": list(dataset.spec.label_names)}
+
+
+def robustness(
+    scored: Mapping[str, Scored], perturbed: Dataset, split: str, *, objective: str, floors: bool
+) -> dict[str, Any]:
+    """The headline figure of each perturbed copy of a split and its drop, "clean" minus perturbed, under
+    `robustness/split/kind`; with `floors` those of the floor under the same perturbations too.
+
+    `scored` are "clean" and every copy, `perturbed` has them as splits.
+    """
+    headline = scored["clean"].headline
+    found = {headline: {name: float(np.concatenate(each.values).mean()) for name, each in scored.items()}}
+    floor_on = TASKS[objective].floor_on
+    if floors and floor_on is not None:
+        floor, figures = floor_on(perturbed, list(scored))
+        found[f"{floor}_{headline}"] = dict(zip(scored, figures, strict=True))
+    result: dict[str, Any] = {}
+    for kind in [name for name in scored if name != "clean"]:
+        figures = {}
+        for name, by_kind in found.items():
+            figures |= {name: by_kind[kind], f"{name.removesuffix(headline)}drop": by_kind["clean"] - by_kind[kind]}
+        result[f"{ROBUSTNESS}{split}/{kind}"] = figures
+    return result
+
+
+def shift(scored: Mapping[str, Scored]) -> dict[str, float]:
+    """`shift/drop`: the headline figure of the test split (of the validation split where there is none) minus that of
+    the split "shift", where there is one.
+    """
+    if "shift" not in scored:
+        return {}
+    clean, moved = scored.get("test", scored["val"]), scored["shift"]
+    return {"shift/drop": float(np.concatenate(clean.values).mean() - np.concatenate(moved.values).mean())}
 
 
 def floors(dataset: Dataset, split: str, *, objective: str) -> dict[str, Any]:
@@ -49,7 +88,7 @@ def floors(dataset: Dataset, split: str, *, objective: str) -> dict[str, Any]:
 
 
 def summary(result: Mapping[str, Any]) -> list[str]:
-    """One line a split: each score with its floors beside it."""
+    """One line a split: each score with its floors beside it; then the drop under each perturbation."""
     lines = []
     for split in dict.fromkeys(key.split("/")[0] for key in result if "/" in key and not key.startswith("floor/")):
         scores = {key.split("/", 1)[1]: value for key, value in result.items() if key.startswith(f"{split}/")}
@@ -59,4 +98,5 @@ def summary(result: Mapping[str, Any]) -> list[str]:
             lines.append(f"{split}: " + "  ".join(plain))
         if beside:
             lines.append(f"{split} floors: " + "  ".join(f"{key} {value:.4g}" for key, value in beside.items()))
-    return lines
+    drops = [f"{key.split('/')[2]} {value['drop']:.4g}" for key, value in result.items() if key.startswith(ROBUSTNESS)]
+    return [*lines, "drop under " + "  ".join(drops)] if drops else lines

@@ -44,12 +44,14 @@ class Scored:
 class Task:
     """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all.
 
-    `measure` is the figure to compare runs by; more of it is better.
+    `measure` is the figure to compare runs by; more of it is better. `floor_on` gives the name of a floor and its
+    headline figure on each of several splits, from one training.
     """
 
     floors: Callable[[Dataset, str], dict[str, float]]
     score: Callable[[Outputs, Dataset, str], Scored] | None = None
     measure: str = "accuracy"
+    floor_on: Callable[[Dataset, Sequence[str]], tuple[str, list[float]]] | None = None
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -70,6 +72,14 @@ def class_floors(dataset: Dataset, split: str) -> dict[str, float]:
     _, probabilities = tfidf_logistic(train.texts, train.labels, evaluated.texts)
     found = classification_metrics(evaluated.labels, probabilities, dataset.spec.label_names)
     return {f"tfidf_{name}": found[name] for name in ("accuracy", "f1")}
+
+
+def class_floor_on(dataset: Dataset, splits: Sequence[str]) -> tuple[str, list[float]]:
+    """TF-IDF with logistic regression, trained once."""
+    train, parts = dataset.splits["train"], [dataset.splits[split] for split in splits]
+    labels, _ = tfidf_logistic(train.texts, train.labels, [text for part in parts for text in part.texts])
+    predicted = np.split(labels, np.cumsum([len(part.labels) for part in parts])[:-1])
+    return "tfidf", [float((np.asarray(part.labels) == own).mean()) for part, own in zip(parts, predicted, strict=True)]
 
 
 def score_tags(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -170,6 +180,12 @@ def language_floors(dataset: Dataset, split: str) -> dict[str, float]:
     return (answer_floors if dataset.splits[split].answers else ngram_floors)(dataset, split)
 
 
+def tag_floor_on(dataset: Dataset, splits: Sequence[str]) -> tuple[str, list[float]]:
+    """The most frequent tag of each word."""
+    name = "most_frequent_tag"
+    return name, [tag_floors(dataset, split)[f"{name}_accuracy"] for split in splits]
+
+
 def unigram_floor(dataset: Dataset, split: str) -> dict[str, float]:
     """Nats a token by frequency alone."""
     documents = _first_tokens(dataset.splits["train"].documents, _FLOOR_TOKENS)
@@ -206,9 +222,9 @@ def _first_tokens(documents: Any, limit: int) -> list[np.ndarray]:
 TASKS = {
     "masked_lm": Task(unigram_floor),
     "causal_lm": Task(language_floors, score_answers, measure="answer_accuracy"),
-    "classification": Task(class_floors, score_classes),
+    "classification": Task(class_floors, score_classes, floor_on=class_floor_on),
     "multi_label": Task(labels_floors, score_labels),
     "regression": Task(value_floors, score_values, measure="r2"),
-    "tagging": Task(tag_floors, score_tags),
-    "pairs": Task(pair_floors, score_pairs),
+    "tagging": Task(tag_floors, score_tags, floor_on=tag_floor_on),
+    "pairs": Task(pair_floors, score_pairs, measure="recall_at_1"),
 }

@@ -21,6 +21,10 @@ def drawn(rows=31):
     return labels, probabilities
 
 
+def figures(given, data, split, *, objective):
+    return scores.of_scored(scores.score(given, data, split, objective=objective), data, split)
+
+
 def test_several_labels_are_scored_as_scikit_learn_does():
     labels, probabilities = drawn()
     found, said = multi_label_metrics(labels, probabilities, NAMES), probabilities > 0.5
@@ -105,7 +109,7 @@ def test_several_labels_stand_beside_tfidf_and_the_commonest_set():
     assert floors["floor/test/tfidf_accuracy"] == 1.0 == floors["floor/test/tfidf_micro_f1"]
     assert floors["floor/test/commonest_set_accuracy"] == pytest.approx(1 / 3)
     given = {"scores": np.array([[0.9, 0.1]] * 30)}
-    found = scores.of_outputs(given, data, "test", objective="multi_label")
+    found = figures(given, data, "test", objective="multi_label")
     assert found["test/accuracy"] == pytest.approx(1 / 3)
     assert found["test/accuracy_without_seen_rows"] == 1.0 == float(labels[1] == [1, 0])
 
@@ -124,7 +128,7 @@ def test_numbers_stand_beside_the_training_mean_and_ridge_regression():
     assert floors["floor/test/training_mean_mse"] == pytest.approx(1.0)
     assert floors["floor/test/training_mean_r2"] == pytest.approx(0.0)
     assert floors["floor/test/tfidf_ridge_mse"] < 0.3 and floors["floor/test/tfidf_ridge_pearson"] == pytest.approx(1.0)
-    found = scores.of_outputs({"values": np.array([2.0, 1.0], np.float32)}, data, "test", objective="regression")
+    found = figures({"values": np.array([2.0, 1.0], np.float32)}, data, "test", objective="regression")
     assert found["test/mse"] == pytest.approx(0.5) and found["test/mae"] == pytest.approx(0.5)
 
 
@@ -146,7 +150,7 @@ def test_answers_stand_beside_the_commonest_one_and_the_unigram():
     np.add.at(counts, [5, 3, 5, 3, 6, 3], 1)
     nats = -np.log(counts / counts.sum())[[5, 3, 1, 3, 5, 5, 3]].mean()
     assert floors["floor/test/unigram"] == pytest.approx(nats)
-    found = scores.of_outputs({"answered": np.array([True, True, True, True])}, data, "test", objective="causal_lm")
+    found = figures({"answered": np.array([True, True, True, True])}, data, "test", objective="causal_lm")
     assert found["test/answer_accuracy"] == 0.5
     sums = {"loss": np.array([4.0, 2.0])}
     assert "test/bits_per_byte" not in scores.of_split(sums, data, "test", objective="causal_lm")
@@ -155,4 +159,4 @@ def test_answers_stand_beside_the_commonest_one_and_the_unigram():
 def test_plain_text_has_bits_per_byte_and_no_scores_of_answers():
     data = dataset(train=dict(examples=[]), val=dict(examples=[], num_bytes=100))
     assert "val/bits_per_byte" in scores.of_split({"loss": np.array([4.0, 2.0])}, data, "val", objective="causal_lm")
-    assert scores.of_outputs({}, data, "val", objective="causal_lm") == {}
+    assert scores.score({}, data, "val", objective="causal_lm") is None
