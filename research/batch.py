@@ -15,6 +15,9 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "positions": ("batch", "length"),  # int32 [B L], from 0 in each segment
     "token_types": ("batch", "length"),  # int32 [B L], pairs of texts only: 0 in the first, 1 in the second
     "tags": ("batch", "length"),  # int32 [B L], a word's tag at its first token, -1 elsewhere
+    "answer_mask": ("batch", "length"),  # bool [B L], where an answer may begin or end: column 0 (none) and the context
+    "start": ("batch",),  # int32 [B], column of the answer's first token, 0: the row holds no answer
+    "end": ("batch",),  # int32 [B], of its last
     "label": ("batch",),  # int32 [B]
     "example_id": ("batch",),  # uint32 [B], index of the example in the stream (train) or the split (evaluation)
     "example_mask": ("batch",),  # bool [B], false where the last evaluation batch is padded
@@ -60,6 +63,25 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A question about a text, and the answers that are accepted; none where the text does not say."""
+
+    id: str
+    text: str
+    context: str
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a row of question answering shows: part of the context of `question`, from the column `border` on."""
+
+    question: int  # index in the split's questions
+    border: int
+    characters: np.ndarray  # int32 [T 2], the characters first … last - 1 of the context under each of its T tokens
+
+
+@dataclass(frozen=True)
 class Split:
     """One split of a data set: its rows, and the documents that they came from."""
 
@@ -71,7 +93,10 @@ class Split:
     words: Sequence[Sequence[str]] = ()  # tagged data only: the words of each example,
     tags: Sequence[Sequence[int]] = ()  # their tags,
     places: Sequence[Sequence[int]] = ()  # and where in the row each has its first token, -1: nowhere
-    hashes: Sequence[str] = ()  # one per document (or labelled row), to count rows shared between splits
+    questions: Sequence[Question] = ()  # question answering only,
+    windows: Sequence[Window] = ()  # and the window of each row
+    max_answer: int = 0  # tokens of the longest answer that is looked for
+    hashes: Sequence[str] = ()  # one per document, labelled row or question, to count rows shared between splits
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from research.batch import Dataset
 from research.data.labelled import text_classification
+from research.data.question_answering import question_answering
 from research.data.tagging import tagging
 from research.data.text import text
 
@@ -13,4 +14,5 @@ DATA: dict[str, Callable[..., Dataset]] = {
     "text": text,
     "text_classification": text_classification,
     "tagging": tagging,
+    "question_answering": question_answering,
 }
