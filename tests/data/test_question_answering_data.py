@@ -132,9 +132,7 @@ def test_an_answer_that_no_window_shows_whole_is_counted(tmp_path):
         record = {"context": text, "question": "Where?", "answers": ["needle"]}
         path = write(tmp_path / f"{stride}.jsonl", [record, record | {"context": "needle and thread"}])
         data = load(path, "character", length=21 + 4, max_question=1, stride=stride)
-        assert (
-            sum(data.facts[name]["lost_answers"] for name in ("train", "val")) == lost
-        )  # without overlap a border is at 42
+        assert sum(data.facts[name]["lost_answers"] for name in ("train", "val")) == lost  # a border is at 42
 
 
 def test_an_answer_within_a_token_is_the_whole_token_and_counted(tmp_path):
