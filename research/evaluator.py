@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,9 +47,13 @@ class Evaluator:
     def all_scores(self, variables: Variables, *, floors: bool) -> dict[str, Any]:
         """Every split that is not trained on: means, scores of the outputs, and floors beside them."""
         result: dict[str, Any] = {}
-        for split in [name for name in self._dataset.splits if name != "train"]:
+        tuned: Mapping[str, np.ndarray] = {}
+        for split in [name for name in ("val", "test") if name in self._dataset.splits]:  # what val decides comes first
             result |= self.scores(variables, split)
-            result |= scores.of_outputs(self.outputs(variables, split), self._dataset, split, objective=self._name)
+            outputs = self.outputs(variables, split)
+            if split == "val":
+                tuned = scores.tuned(outputs, self._dataset, objective=self._name)
+            result |= scores.of_outputs({**outputs, **tuned}, self._dataset, split, objective=self._name)
             if floors:
                 result |= scores.floors(self._dataset, split, objective=self._name)
         return result

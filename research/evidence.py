@@ -35,7 +35,7 @@ def gather(
     """
     settings: Evidence = build(page["evidence"], {"": Evidence}, kind="evidence")
     full = open_experiment(_arm(page, settings, budget=0, seed=0, weights="pretrained", num_rows=1), say=say)
-    num_rows = len(full.dataset.splits["train"].examples)
+    num_rows = len(full.dataset.splits["train"].hashes)  # one a label; a question has several rows
     metric = settings.metric or ("test/accuracy" if "test" in full.dataset.splits else "val/accuracy")
     _check(settings, metric, full.dataset, num_rows)
     provenance.begin(workdir, page, command=command, dataset=full.dataset)

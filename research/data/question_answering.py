@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from research.batch import Dataset, Example, Spec, Split, Window
+from research.data.files import find_files
 from research.data.questions import Asked, read_questions
 from research.data.rows import row_at
 from research.data.splits import Documents, fingerprint, hash_text, open_splits, random_choice, random_cut, repeats
@@ -107,7 +108,7 @@ def question_answering(
       ValueError: bad data, or a length without room for a question and a window.
     """
     _check(length, max_question, stride, max_answer, empty_windows)
-    paths = (path,) if isinstance(path, str) else tuple(path)
+    paths = [file for each in ((path,) if isinstance(path, str) else path) for file in _files(each)]
     opened = open_splits(paths, fields=(), valid_path=valid_path, valid_split="", test_path=test_path)
     fields = dict(question_field=question_field, context_field=context_field, answers_field=answers_field)
     found = {}
@@ -182,6 +183,11 @@ def encode_questions(
             whole = begin <= first and last < begin + room
             columns.append((len(head) + first - begin, len(head) + last - begin) if whole else (0, 0))
     return QuestionRows(heads, bodies, windows, np.array(columns, np.int32), known["eos_id"], length)
+
+
+def _files(path: str) -> list[str]:
+    """Each file of a glob or folder by itself: whether a file has several articles is asked of every one."""
+    return [path] if path.startswith(("embedded:", "tfds:")) else [str(file) for file in find_files(path)]
 
 
 def _check(length: int, max_question: int, stride: int, max_answer: int, empty_windows: float) -> None:

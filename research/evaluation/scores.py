@@ -23,6 +23,12 @@ def of_split(sums: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, ob
     return values
 
 
+def tuned(outputs: Mapping[str, np.ndarray], dataset: Dataset, *, objective: str) -> Mapping[str, np.ndarray]:
+    """What the outputs over the validation split decide for all splits, to be passed on with the outputs of each."""
+    tune = TASKS[objective].tune
+    return {} if tune is None else tune(outputs, dataset)
+
+
 def of_outputs(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, objective: str) -> dict[str, Any]:
     """Scores of the objective's outputs; nothing where its loss says it all.
 

@@ -13,6 +13,15 @@ from research.batch import Dataset
 from research.evaluation.baselines import kneser_ney, tfidf_logistic, unigram_nats
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
+from research.evaluation.question_answering import (
+    Found,
+    answer_metrics,
+    choose_threshold,
+    f1,
+    find_answers,
+    surest_mistakes,
+)
+from research.evaluation.sliding_window import sliding_window
 from research.evaluation.tagging import MISSING, most_frequent_tag, tagging_metrics
 
 Outputs = Mapping[str, np.ndarray]  # of a whole split, in its order
@@ -32,10 +41,14 @@ class Scored:
 
 @dataclass(frozen=True)
 class Task:
-    """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all."""
+    """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all.
+
+    `tune` makes of the outputs over the validation split what `score` finds beside the outputs of every split.
+    """
 
     floors: Callable[[Dataset, str], dict[str, float]]
     score: Callable[[Outputs, Dataset, str], Scored] | None = None
+    tune: Callable[[Outputs, Dataset], Outputs] | None = None
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -78,6 +91,45 @@ def tag_floors(dataset: Dataset, split: str) -> dict[str, float]:
     return {f"most_frequent_tag_{name}": found[name] for name in ("accuracy", "f1")}
 
 
+def score_answers(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+    """Of the `start` and `end` logits [N L]; nothing is said past the `no_answer_threshold`, where there is one."""
+    questions = dataset.splits[split].questions
+    found = _found_answers(outputs, dataset, split)
+    threshold = float(outputs.get("no_answer_threshold", math.inf))
+    said = ["" if each.is_missing(threshold) else each.text for each in found]
+    figures = answer_metrics(said, questions)
+    if math.isfinite(threshold):
+        figures["no_answer_threshold"] = threshold
+    figures["mistakes"] = surest_mistakes(found, questions, threshold)
+    values = [np.array([f1(text, question.answers)]) for text, question in zip(said, questions, strict=True)]
+    return Scored(figures, "f1", values)
+
+
+def tune_answers(outputs: Outputs, dataset: Dataset) -> Outputs:
+    """The `no_answer_threshold`, where the validation split has questions without an answer."""
+    questions = dataset.splits["val"].questions
+    if all(question.answers for question in questions):
+        return {}
+    return {"no_answer_threshold": np.array(choose_threshold(_found_answers(outputs, dataset, "val"), questions))}
+
+
+def answer_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """The sliding window; and saying nothing, where that is right for some questions."""
+    train, questions = dataset.splits["train"], dataset.splits[split].questions
+    contexts = list(dict.fromkeys(question.context for question in train.questions))
+    said = {"sliding_window": sliding_window(contexts, [(each.text, each.context) for each in questions])}
+    if not all(question.answers for question in questions):
+        said["silence"] = [""] * len(questions)
+    found = {name: answer_metrics(texts, questions) for name, texts in said.items()}
+    return {f"{name}_{measure}": figures[measure] for name, figures in found.items() for measure in ("em", "f1")}
+
+
+def _found_answers(outputs: Outputs, dataset: Dataset, split: str) -> list[Found]:
+    part = dataset.splits[split]
+    contexts = [question.context for question in part.questions]
+    return find_answers(outputs["start"], outputs["end"], part.windows, contexts, max_answer=part.max_answer)
+
+
 def unigram_floor(dataset: Dataset, split: str) -> dict[str, float]:
     """Nats a token by frequency alone."""
     documents = _first_tokens(dataset.splits["train"].documents, _FLOOR_TOKENS)
@@ -116,4 +168,5 @@ TASKS = {
     "causal_lm": Task(ngram_floors),
     "classification": Task(class_floors, score_classes),
     "tagging": Task(tag_floors, score_tags),
+    "question_answering": Task(answer_floors, score_answers, tune_answers),
 }

@@ -221,6 +221,16 @@ def test_validation_takes_whole_articles_or_contexts(tmp_path, titled):
     assert data.facts["fingerprint"] == again.facts["fingerprint"] != other.facts["fingerprint"]
 
 
+def test_a_file_of_one_article_is_cut_by_its_contexts_whatever_stands_beside_it(tmp_path):
+    nested = squad({f"context {i} says word{i}": [("what", [f"word{i}"])] for i in range(8)})
+    alone = {"data": [{"title": "all", "paragraphs": [part["paragraphs"][0] for part in nested["data"]]}]}
+    write(tmp_path / "a.json", alone)
+    write(tmp_path / "b.json", squad())
+    data = load(str(tmp_path / "*.json"), valid_fraction=0.5)
+    held_out = [question.context.startswith("context") for question in data.splits["val"].questions]
+    assert 3 <= sum(held_out) <= 5
+
+
 def test_a_number_of_questions_is_a_seeded_choice(tmp_path):
     path = write(tmp_path / "a.jsonl", list(many(20, per_group=3, titled=False)))
     first, again, third = (load(path, num_labels=7, labels_seed=seed) for seed in (0, 0, 1))
