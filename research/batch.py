@@ -19,6 +19,9 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "pair_segment_ids": ("batch", "length"),  # and likewise
     "pair_positions": ("batch", "length"),
     "group": ("batch",),  # int32 [B], equal where the second texts are
+    "answer_mask": ("batch", "length"),  # bool [B L], where an answer may begin or end: column 0 (none) and the context
+    "start": ("batch",),  # int32 [B], column of the answer's first token, 0: the row holds no answer
+    "end": ("batch",),  # int32 [B], of its last
     "label": ("batch",),  # int32 [B]
     "soft_labels": ("batch", None),  # float32 [B C], a teacher's log-probabilities; training only
     "labels": ("batch", None),  # float32 [B C], several labels a row: 1 where the row has the class, else 0
@@ -72,6 +75,25 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A question about a text, and the answers that are accepted; none where the text does not say."""
+
+    id: str
+    text: str
+    context: str
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a row of question answering shows: part of the context of `question`, from the column `border` on."""
+
+    question: int  # index in the split's questions
+    border: int
+    characters: np.ndarray  # int32 [T 2], the characters first … last - 1 of the context under each of its T tokens
+
+
+@dataclass(frozen=True)
 class Split:
     """One split of a data set: its rows, and the documents that they came from."""
 
@@ -86,7 +108,10 @@ class Split:
     words: Sequence[Sequence[str]] = ()  # tagged data only: the words of each example,
     tags: Sequence[Sequence[int]] = ()  # their tags,
     places: Sequence[Sequence[int]] = ()  # and where in the row each has its first token, -1: nowhere
-    hashes: Sequence[str] = ()  # one per document (or labelled row), to count rows shared between splits
+    questions: Sequence[Question] = ()  # question answering only,
+    windows: Sequence[Window] = ()  # and the window of each row
+    max_answer: int = 0  # tokens of the longest answer that is looked for
+    hashes: Sequence[str] = ()  # one per document, labelled row or question, to count rows shared between splits
     fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # of each example's record, for slices
 
 

@@ -20,9 +20,9 @@ from research.evaluation import scores
 from research.evaluation.means import sums_over
 from research.evaluation.tasks import Scored
 from research.experiment import PAGE, Experiment
-from research.inference.answer import answer
 from research.inference.fill_mask import MASK, fill_mask
 from research.inference.generate import Sampling, generate
+from research.inference.prompts import answer_prompts
 from research.inference.text_model import TextModel
 from research.settings import Evaluating
 from research.trained import open_trained, separator, text_model
@@ -53,10 +53,14 @@ class Evaluator:
         those of its perturbed copies too.
         """
         result: dict[str, Any] = {}
+        tuned: Mapping[str, np.ndarray] = {}
         found = {}
-        for split in [name for name in self._dataset.splits if name != "train"]:
+        for split in [name for name in self._dataset.splits if name != "train"]:  # what val decides comes first
             result |= self.scores(variables, split)
-            scored = self._score(variables, self._dataset, split)
+            outputs = self.outputs(variables, self._dataset.splits[split].examples)
+            if split == "val":
+                tuned = scores.tuned(outputs, self._dataset, objective=self._name)
+            scored = scores.score({**outputs, **tuned}, self._dataset, split, objective=self._name)
             if scored is not None:
                 result |= scores.of_scored(scored, self._dataset, split)
                 found[split] = scored
@@ -152,7 +156,7 @@ def draw_samples(experiment: Experiment, params: Any, texts: Sequence[str]) -> l
         return [{"kind": "fill_mask", **sample} for sample in fill_mask(model, texts)]
     sampling, between = Sampling(max_tokens=min(200, model.length // 2), temperature=0.8), separator(experiment.about)
     if between is not None:
-        samples = answer(model, texts, separator=between, sampling=sampling)
+        samples = answer_prompts(model, texts, separator=between, sampling=sampling)
     else:
         samples = generate(model, texts, sampling=sampling)
     return [{"kind": "generate", **sample} for sample in samples]

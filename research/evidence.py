@@ -40,7 +40,7 @@ def gather(
     settings: Evidence = build(page["evidence"], {"": Evidence}, kind="evidence")
     _check_folds(settings, page["data"])
     full = open_experiment(_arm(page, settings, budget=0, index=0, weights="pretrained", num_rows=1), say=say)
-    num_rows = len(full.dataset.splits["train"].examples)
+    num_rows = len(full.dataset.splits["train"].hashes)  # one a label; a question has several rows
     split = "test" if "test" in full.dataset.splits else "val"
     metric = settings.metric or f"{split}/{TASKS[page['objective']['name']].measure}"
     _check(settings, metric, full, num_rows)

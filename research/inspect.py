@@ -162,6 +162,7 @@ def _show_batch(found: Mapping[str, Any], printer: Printer) -> None:
     printer.heading(f"first training batch, as {found['objective']} sees it")
     for row in found["batch"]:
         label = f"  ->  label {row['label']}" if "label" in row else ""
+        label = f"  ->  answer {row['answer']!r}" if "answer" in row else label
         padding = f", {row['padding']} of padding" if row["padding"] else ""
         printer.line(f"row {row['row']}: {len(row['segments'])} segments{padding}{label}")
         for number, segment in enumerate(row["segments"], start=1):

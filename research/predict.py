@@ -1,15 +1,16 @@
-"""Uses a trained model on text: fills masks, continues or answers a text, labels it or its words, tells its number, or
-makes it a vector; one JSON object a line, in order.
+"""Uses a trained model on text: fills masks, continues or answers a text, labels it or its words, tells its number,
+answers a question about it, or makes it a vector; one JSON object a line, in order.
 
 python -m research.predict --workdir=DIR [--task=TASK] [--step=N] [TEXT … | --input=FILE]
-    tasks: fill_mask, generate, classify, regress, tag, embed
+    tasks: fill_mask, generate, classify, regress, tag, answer, embed
     fill_mask:  [--top=5]
     generate:   [--max_tokens=64] [--temperature=1] [--top_k=0] [--top_p=1] [--seed=0]
 
 Texts are arguments, or come from --input: a .txt file has one a line; .jsonl, .csv and .parquet files have them in
 --text_field; - is standard input (which is read without TEXT and --input too), one a line, each answered at once. Blank
-lines are left out. A model of pairs takes "first TAB second", or the fields --text_field and --pair_field. A model that
-learned to answer takes the prompt alone, and gives the answer by itself too; with --temperature=0 it is the likeliest.
+lines are left out. A model of pairs takes "first TAB second", or the fields --text_field and --pair_field; so does one
+that answers questions: "question TAB context". A model that learned to answer prompts takes the prompt alone, and gives
+the answer by itself too; with --temperature=0 it is the likeliest.
 The task defaults to what the model was trained for; any model can embed. DIR may be a folder of published weights.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +34,7 @@ TASKS = {
     "multi_label": "classify",
     "regression": "regress",
     "tagging": "tag",
+    "question_answering": "answer",
 }  # others embed
 FLAGS = {
     "fill_mask": {"top": 5},
@@ -39,6 +42,7 @@ FLAGS = {
     "classify": {},
     "regress": {},
     "tag": {},
+    "answer": {},
     "embed": {},
 }
 
@@ -52,12 +56,18 @@ def main(arguments: Sequence[str]) -> int:
 
     trained = open_trained(flags.workdir, step=flags.step)
     task = choose_task(flags.task, trained.about["objective"].get("name", "features"))
-    predict = make_predict(trained, task, options(flags, task), flags.batch_size)
+    chosen = options(flags, task)
+    if task == "answer":
+        chosen |= {"threshold": read_threshold(flags.workdir)}
+    predict = make_predict(trained, task, chosen, flags.batch_size)
     data = trained.about["data"]
     own = data.get("prompt_field", "prompt") if data.get("name") == "prompt_answer" else data.get("text_field", "text")
     fields = (flags.text_field or own,)
     if task in ("classify", "regress") and data.get("pair_field"):
         fields += (flags.pair_field or data["pair_field"],)
+    if task == "answer":
+        names = data.get("question_field", "question"), data.get("context_field", "context")
+        fields = (flags.text_field or names[0], flags.pair_field or names[1])
     first = 0
     for texts in read(flags.texts, flags.input, fields):
         for result in predict(texts, first):
@@ -110,12 +120,36 @@ def options(flags: argparse.Namespace, task: str) -> dict[str, Any]:
     return {name: default if given[name] is None else given[name] for name, default in FLAGS[task].items()}
 
 
+def read_threshold(workdir: Path) -> float:
+    """The lead of "no answer" past which a run says nothing, as its validation chose; infinite where it chose none."""
+    try:
+        found = json.loads((workdir / "result.json").read_text())
+    except FileNotFoundError:
+        return math.inf
+    return found.get("val/no_answer_threshold", math.inf)
+
+
 def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size: int) -> Predict:
     """The function that answers texts, from an `trained.Trained`."""
+    from research.build import resolve
+    from research.data import DATA
     from research.data.labelled import encode_rows
+    from research.data.question_answering import encode_questions
     from research.data.tagging import encode_words
+    from research.evaluation.question_answering import find_answers
     from research.evaluation.tagging import has_spans, spans
-    from research.inference import Sampling, answer, classify, embed, fill_mask, generate, label, regress, tag
+    from research.inference import (
+        Sampling,
+        answer,
+        answer_prompts,
+        classify,
+        embed,
+        fill_mask,
+        generate,
+        label,
+        regress,
+        tag,
+    )
     from research.trained import separator, text_model
 
     model = text_model(trained.model, trained.params, trained.spec, trained.about)
@@ -126,6 +160,12 @@ def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size:
         return lambda texts, first: tag(
             model, [text for (text,) in texts], encode=encode, spans=marked, batch_size=batch_size
         )
+    if task == "answer":
+        data = resolve(trained.about["data"], DATA, kind="data")  # with the defaults that the page leaves out
+        sizes = {name: data[name] for name in ("length", "max_question", "stride")}
+        encode = functools.partial(encode_questions, tokenizer=trained.tokenizer, **sizes)
+        find = functools.partial(find_answers, max_answer=data["max_answer"])
+        return lambda texts, first: answer(model, texts, encode=encode, find=find, batch_size=batch_size, **chosen)
     if task == "embed":
         head = trained.about["head"]["name"] == "embedding"
         return lambda texts, first: embed(model, texts, encode=encode, head=head, batch_size=batch_size)
@@ -137,7 +177,7 @@ def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size:
         return lambda texts, first: regress(model, texts, encode=encode, batch_size=batch_size, **told)
     between = separator(trained.about)
     if task == "generate" and between is not None:
-        write = functools.partial(answer, separator=between, sampling=Sampling(**chosen))
+        write = functools.partial(answer_prompts, separator=between, sampling=Sampling(**chosen))
     elif task == "generate":
         write = functools.partial(generate, sampling=Sampling(**chosen))
     else:

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).with_suffix(".json")
-OBJECTIVES = ("masked_lm", "causal_lm", "classification", "tagging", "pairs")
+OBJECTIVES = ("masked_lm", "causal_lm", "classification", "tagging", "pairs", "question_answering")
 FINETUNED = {
     "classification": "configs/finetune/text_classification.py",
     "tagging": "configs/finetune/tagging.py",
     "pairs": "configs/finetune/text_pairs.py",
+    "question_answering": "configs/finetune/question_answering.py",
 }
 # Single precision on other processors and other versions of jax; ten steps multiply it a little.
 TOLERANCE = 2e-5
@@ -33,8 +34,8 @@ def write_corpus(path: Path) -> None:
             text = " ".join(draw.choice(words) for _ in range(draw.randint(4, 12)))
             tokens = f"{text} {index}".split()
             tags = ["number" if token in ("one", "two", "seven") or token.isdigit() else "thing" for token in tokens]
-            label = "odd" if index % 2 else "even"
-            record = {"text": " ".join(tokens), "label": label, "tokens": tokens, "tags": tags}
+            record = {"text": " ".join(tokens), "label": "odd" if index % 2 else "even", "tokens": tokens, "tags": tags}
+            record |= {"question": f"after {tokens[1]}", "context": " ".join(tokens), "answers": tokens[2:3]}
             file.write(json.dumps(record | {"pair": " ".join(reversed(tokens))}) + "\n")
 
 

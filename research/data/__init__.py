@@ -9,6 +9,7 @@ from research.data.labelled import text_classification
 from research.data.multi_label import text_multi_label
 from research.data.pairs import text_pairs
 from research.data.prompt_answer import prompt_answer
+from research.data.question_answering import question_answering
 from research.data.regression import text_regression
 from research.data.tagging import tagging
 from research.data.text import text
@@ -21,4 +22,5 @@ DATA: dict[str, Callable[..., Dataset]] = {
     "tagging": tagging,
     "text_pairs": text_pairs,
     "prompt_answer": prompt_answer,
+    "question_answering": question_answering,
 }

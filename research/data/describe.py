@@ -108,7 +108,8 @@ def describe_rows(
     seen: np.ndarray | None = None,
     chosen: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of a batch, read back: for each segment the positions that it takes, its text, and its targets.
+    """Rows of a batch, read back: for each segment the positions that it takes, its text, and its targets; and the
+    label, or the answer to a question ("": not here).
 
     `seen` [B L] are the tokens that the model is shown in place of the batch's own, `chosen` [B L] says which of them
     it must tell: {"target", "seen"} for each. Without them no targets are listed.
@@ -124,6 +125,9 @@ def describe_rows(
             about["label"] = ", ".join(spec.label_names[index] for index in np.flatnonzero(batch["labels"][row]))
         if "value" in batch:
             about["label"] = float(batch["value"][row])
+        if "start" in batch:
+            first, last = int(batch["start"][row]), int(batch["end"][row])
+            about["answer"] = spell(tokenizer, batch["tokens"][row][first : last + 1].tolist()) if first else ""
         for segment in range(1, int(segments.max(initial=0)) + 1):
             at = np.flatnonzero(segments == segment)
             part: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Rows of text files: .txt, .jsonl, .csv and .parquet, each plain, gzip or zstd."""
+"""Rows of text files: .txt, .jsonl, .csv, .parquet and .json, each plain, gzip or zstd."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ import zstandard
 
 Record = dict[str, Any]
 
-FORMATS = (".txt", ".jsonl", ".csv", ".parquet")
+FORMATS = (".txt", ".jsonl", ".csv", ".parquet", ".json")
 COMPRESSIONS = (".gz", ".zst")
+_SETTINGS = ("", *(".json" + extra for extra in ("", *COMPRESSIONS)))  # what a folder's search leaves out
 SUFFIXES = tuple(form + extra for form in FORMATS for extra in ("", *COMPRESSIONS))
 
 
@@ -38,13 +39,15 @@ class Part:
 def find_files(path: str) -> list[Path]:
     """The data files of a file, a glob or a folder (searched through, hidden and unknown files left out), sorted.
 
+    A .json file of a folder is left out too, for most of them are settings: name it, or give a glob.
+
     Raises:
       ValueError: nothing is there, or a file that is named has a suffix that nothing here reads.
     """
     known = ", ".join(FORMATS) + " (each plain, .gz or .zst)"
     place = Path(path).expanduser()
     if place.is_dir():
-        inside = [file for file in place.rglob("*") if file.is_file() and _suffix(file)]
+        inside = [file for file in place.rglob("*") if file.is_file() and _suffix(file) not in _SETTINGS]
         files = [file for file in inside if not any(name.startswith(".") for name in file.relative_to(place).parts)]
         if not files:
             raise ValueError(f"{path} is a folder without data files; wanted some of {known}")
@@ -82,7 +85,7 @@ def file_part(file: Path) -> Part:
             return _read_parquet(data, file), len(data) * 4
         text = decode(data, str(file))
         lines.clear()
-        readers = {".txt": _read_txt, ".jsonl": _read_jsonl, ".csv": _read_csv}
+        readers = {".txt": _read_txt, ".jsonl": _read_jsonl, ".csv": _read_csv, ".json": _read_json}
         return readers[form](text, file, lines), len(data)
 
     def line(row: int) -> str:
@@ -112,6 +115,21 @@ def _read_jsonl(text: str, file: Path, lines: list[int]) -> list[Record]:
             raise ValueError(f"{file}, line {number}: {type(row).__name__}, wanted one JSON object a line")
         rows.append(row)
         lines.append(number)
+    return rows
+
+
+def _read_json(text: str, file: Path, lines: list[int]) -> list[Record]:
+    """The objects of a list, alone or under "data" (the layout of SQuAD, and of many tables)."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}); a file of one JSON object a "
+            "line is named .jsonl"
+        ) from error
+    rows = value.get("data") if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{file}: wanted a list of JSON objects, alone or under the key 'data'")
     return rows
 
 

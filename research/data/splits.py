@@ -180,14 +180,16 @@ def deal(strata: Sequence[Any], folds: int, fold: int, seed: int, where: str) ->
     return np.flatnonzero(~chosen).tolist(), np.flatnonzero(chosen).tolist()
 
 
-def random_cut(size: int, fraction: float, seed: int, where: str) -> tuple[list[int], list[int]]:
+def random_cut(
+    size: int, fraction: float, seed: int, where: str, *, unit: str = "records"
+) -> tuple[list[int], list[int]]:
     """The records of training and of validation, a seeded random choice; both in the order of the file."""
     check_fraction(fraction)
     num_valid = round(size * fraction)
     if not 0 < num_valid < size:
         raise ValueError(
-            f"valid_fraction={fraction} of the {size} records of {where} leaves one side without rows; give "
-            "more records, another fraction, or valid_path"
+            f"valid_fraction={fraction} of the {size} {unit} of {where} leaves one side without rows; give "
+            f"more {unit}, another fraction, or valid_path"
         )
     valid = np.zeros(size, bool)
     valid[np.random.default_rng(seed).permutation(size)[:num_valid]] = True

@@ -41,9 +41,9 @@ def write_report(workdir: Path) -> Path:
       run.json: `command`, `commit`, `date`, `machine` are the heading; the rest is listed.
       result.json: "SPLIT/MEASURE" are the figures and "floor/SPLIT/NAME_MEASURE" their floors (of the loss where no
         measure is named; of the last split that has the measure where no split is); "SPLIT/confusion" (rows are true
-        classes) with `label_names`; "SPLIT/reliability", "/abstention" and "/mistakes" as `calibration.py` makes them;
-        "SPLIT/slices", "robustness/SPLIT/KIND", "forgetting/NAME" and `evidence` as `sections.py` reads them;
-        `wall_seconds`; the rest is listed.
+        classes) with `label_names`; "SPLIT/reliability", "/abstention" and "/mistakes" as `calibration.py` makes them
+        (or "/mistakes" alone); "SPLIT/slices", "robustness/SPLIT/KIND", "forgetting/NAME" and `evidence` as
+        `sections.py` reads them; `wall_seconds`; the rest is listed.
       samples.json: a list of {"kind": "fill_mask", "generate" or "classify", "input": …, "output": …}.
 
     Raises:
@@ -271,7 +271,7 @@ def _sliced(result: Mapping[str, Any]) -> list[str]:
 
 
 def _judged(result: Mapping[str, Any]) -> list[str]:
-    return [split for split in reversed(SPLITS) if all(f"{split}/{key}" in result for key in _TRUST)]
+    return [split for split in reversed(SPLITS) if f"{split}/mistakes" in result]
 
 
 def _trust(result: Mapping[str, Any], split: str) -> str:
@@ -281,8 +281,8 @@ def _trust(result: Mapping[str, Any], split: str) -> str:
         "abstention": "Answering only the surest share: how often it is right, and the probability it stops at.",
     }
     tables = []
-    for name, caption in captions.items():
-        entries = result[f"{split}/{name}"]
+    for name in [name for name in captions if f"{split}/{name}" in result]:
+        caption, entries = captions[name], result[f"{split}/{name}"]
         heads = "".join(f"<th>{key}</th>" for key in entries[0])
         rows = "".join(
             f"<tr>{''.join(f'<td>{short(float(value))}</td>' for value in entry.values())}</tr>" for entry in entries

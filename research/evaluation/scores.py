@@ -27,6 +27,12 @@ def of_split(sums: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, ob
     return values
 
 
+def tuned(outputs: Mapping[str, np.ndarray], dataset: Dataset, *, objective: str) -> Mapping[str, np.ndarray]:
+    """What the outputs over the validation split decide for all splits, to be passed on with the outputs of each."""
+    tune = TASKS[objective].tune
+    return {} if tune is None else tune(outputs, dataset)
+
+
 def score(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, objective: str) -> Scored | None:
     """The objective's outputs over a split, scored; None where its loss says it all, or such data give none."""
     scorer = TASKS[objective].score

@@ -21,8 +21,17 @@ from research.evaluation.baselines import (
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
 from research.evaluation.multi_label import commonest_set, multi_label_metrics, rows_right
+from research.evaluation.question_answering import (
+    Found,
+    answer_metrics,
+    choose_threshold,
+    f1,
+    find_answers,
+    surest_mistakes,
+)
 from research.evaluation.regression import regression_metrics
 from research.evaluation.retrieval import retrieval_metrics, tfidf_ranks, vector_ranks
+from research.evaluation.sliding_window import sliding_window
 from research.evaluation.tagging import MISSING, most_frequent_tag, tagging_metrics
 
 Outputs = Mapping[str, np.ndarray]  # of a whole split, in its order
@@ -46,12 +55,14 @@ class Task:
 
     `measure` is the figure to compare runs by; more of it is better. `floor_on` gives the name of a floor and its
     headline figure on each of several splits, from one training.
+    `tune` makes of the outputs over the validation split what `score` finds beside the outputs of every split.
     """
 
     floors: Callable[[Dataset, str], dict[str, float]]
     score: Callable[[Outputs, Dataset, str], Scored] | None = None
     measure: str = "accuracy"
     floor_on: Callable[[Dataset, Sequence[str]], tuple[str, list[float]]] | None = None
+    tune: Callable[[Outputs, Dataset], Outputs] | None = None
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -155,7 +166,7 @@ def value_floors(dataset: Dataset, split: str) -> dict[str, float]:
     return found | {f"tfidf_ridge_{measure}": value for measure, value in ridge.items()}
 
 
-def score_answers(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+def score_prompts(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
     """Of `answered` [N]: whether each token of the answer that is in its row is the likeliest.
 
     What is cut or has an unknown token is wrong, so that the score is that of greedy generation.
@@ -164,7 +175,7 @@ def score_answers(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
     return Scored({"answer_accuracy": float(right.mean())}, "answer_accuracy", list(right[:, None]))
 
 
-def answer_floors(dataset: Dataset, split: str) -> dict[str, float]:
+def prompt_floors(dataset: Dataset, split: str) -> dict[str, float]:
     """Nats a token of the answers by frequency alone, and the commonest answer to every prompt."""
     unk_id = dataset.spec.unk_id
     train, evaluated = (read_answers(dataset.splits[name], unk_id=unk_id) for name in ("train", split))
@@ -177,13 +188,52 @@ def answer_floors(dataset: Dataset, split: str) -> dict[str, float]:
 
 def language_floors(dataset: Dataset, split: str) -> dict[str, float]:
     """Those of answers where there are prompts, n-grams otherwise."""
-    return (answer_floors if dataset.splits[split].answers else ngram_floors)(dataset, split)
+    return (prompt_floors if dataset.splits[split].answers else ngram_floors)(dataset, split)
 
 
 def tag_floor_on(dataset: Dataset, splits: Sequence[str]) -> tuple[str, list[float]]:
     """The most frequent tag of each word."""
     name = "most_frequent_tag"
     return name, [tag_floors(dataset, split)[f"{name}_accuracy"] for split in splits]
+
+
+def score_answers(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+    """Of the `start` and `end` logits [N L]; nothing is said past the `no_answer_threshold`, where there is one."""
+    questions = dataset.splits[split].questions
+    found = _found_answers(outputs, dataset, split)
+    threshold = float(outputs.get("no_answer_threshold", math.inf))
+    said = ["" if each.is_missing(threshold) else each.text for each in found]
+    figures = answer_metrics(said, questions)
+    if math.isfinite(threshold):
+        figures["no_answer_threshold"] = threshold
+    figures["mistakes"] = surest_mistakes(found, questions, threshold)
+    values = [np.array([f1(text, question.answers)]) for text, question in zip(said, questions, strict=True)]
+    return Scored(figures, "f1", values)
+
+
+def tune_answers(outputs: Outputs, dataset: Dataset) -> Outputs:
+    """The `no_answer_threshold`, where the validation split has questions without an answer."""
+    questions = dataset.splits["val"].questions
+    if all(question.answers for question in questions):
+        return {}
+    return {"no_answer_threshold": np.array(choose_threshold(_found_answers(outputs, dataset, "val"), questions))}
+
+
+def answer_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """The sliding window; and saying nothing, where that is right for some questions."""
+    train, questions = dataset.splits["train"], dataset.splits[split].questions
+    contexts = list(dict.fromkeys(question.context for question in train.questions))
+    said = {"sliding_window": sliding_window(contexts, [(each.text, each.context) for each in questions])}
+    if not all(question.answers for question in questions):
+        said["silence"] = [""] * len(questions)
+    found = {name: answer_metrics(texts, questions) for name, texts in said.items()}
+    return {f"{name}_{measure}": figures[measure] for name, figures in found.items() for measure in ("em", "f1")}
+
+
+def _found_answers(outputs: Outputs, dataset: Dataset, split: str) -> list[Found]:
+    part = dataset.splits[split]
+    contexts = [question.context for question in part.questions]
+    return find_answers(outputs["start"], outputs["end"], part.windows, contexts, max_answer=part.max_answer)
 
 
 def unigram_floor(dataset: Dataset, split: str) -> dict[str, float]:
@@ -221,10 +271,11 @@ def _first_tokens(documents: Any, limit: int) -> list[np.ndarray]:
 
 TASKS = {
     "masked_lm": Task(unigram_floor),
-    "causal_lm": Task(language_floors, score_answers, measure="answer_accuracy"),
+    "causal_lm": Task(language_floors, score_prompts, measure="answer_accuracy"),
     "classification": Task(class_floors, score_classes, floor_on=class_floor_on),
     "multi_label": Task(labels_floors, score_labels),
     "regression": Task(value_floors, score_values, measure="r2"),
     "tagging": Task(tag_floors, score_tags, floor_on=tag_floor_on),
     "pairs": Task(pair_floors, score_pairs, measure="recall_at_1"),
+    "question_answering": Task(answer_floors, score_answers, measure="f1", tune=tune_answers),
 }

@@ -1,4 +1,5 @@
-"""Using a trained model on text: continuing or answering it, filling its masks, labelling it, making it a vector."""
+"""Using a trained model on text: continuing it, answering a prompt or a question about it, filling its masks, labelling
+it or its words, making it a vector."""
 
 from research.inference.answer import answer
 from research.inference.classify import classify
@@ -6,6 +7,7 @@ from research.inference.embed import embed
 from research.inference.fill_mask import fill_mask
 from research.inference.generate import Sampling, generate
 from research.inference.multi_label import label
+from research.inference.prompts import answer_prompts
 from research.inference.regress import regress
 from research.inference.tag import tag
 from research.inference.text_model import TextModel
@@ -14,6 +16,7 @@ __all__ = [
     "Sampling",
     "TextModel",
     "answer",
+    "answer_prompts",
     "classify",
     "embed",
     "fill_mask",

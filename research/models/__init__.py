@@ -2,7 +2,7 @@
 
 from research.models.heads import LanguageHead, Model
 from research.models.recurrent import gru, lstm
-from research.models.task_heads import ClassificationHead, EmbeddingHead, TaggingHead
+from research.models.task_heads import ClassificationHead, EmbeddingHead, SpanHead, TaggingHead
 from research.models.transformer import TransformerConfig, bert, gpt2, llama, modern, roberta
 
 MODELS = {
@@ -19,6 +19,7 @@ HEADS = {
     "language": LanguageHead,
     "classification": ClassificationHead,
     "tagging": TaggingHead,
+    "spans": SpanHead,
     "embedding": EmbeddingHead,
 }
 

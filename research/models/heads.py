@@ -42,6 +42,9 @@ class Model(nn.Module):
     def tag(self, hidden: Float[Array, "B L D"], *, train: bool) -> Float[Array, "B L C"]:
         return self.head(hidden, train=train)
 
+    def spans(self, hidden: Float[Array, "B L D"], *, train: bool) -> Float[Array, "B L 2"]:
+        return self.head(hidden, train=train)
+
     def embed(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
         """One vector a row, by an `EmbeddingHead`."""
         return self.head(hidden, mask)

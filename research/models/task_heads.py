@@ -1,4 +1,4 @@
-"""Heads of finished encoders: from the vectors of a row to labels, tags, or one vector that stands for the text."""
+"""Heads of finished encoders: from the vectors of a row to labels, tags, a span, or one vector for the whole text."""
 
 from __future__ import annotations
 
@@ -51,6 +51,23 @@ class TaggingHead(nn.Module):
         hidden = Dropout(self.dropout)(hidden.astype(jnp.float32), train=train)
         types: dict[str, Any] = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
         return _dense(hidden, self.num_classes, "classifier", **types)
+
+
+class SpanHead(nn.Module):
+    """For every position two logits in float32: that the answer begins there, and that it ends there.
+
+    The map `outputs` is the `qa_outputs` of transformers.
+    """
+
+    dropout: float = 0.0
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "B L D"], *, train: bool) -> Float[Array, "B L 2"]:
+        hidden = Dropout(self.dropout)(hidden.astype(jnp.float32), train=train)
+        types: dict[str, Any] = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
+        return _dense(hidden, 2, "outputs", **types)
 
 
 class EmbeddingHead(nn.Module):

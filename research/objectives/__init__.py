@@ -5,6 +5,7 @@ from research.objectives.classification import Classification
 from research.objectives.masked_lm import MaskedLM
 from research.objectives.multi_label import MultiLabel
 from research.objectives.pairs import Pairs
+from research.objectives.question_answering import QuestionAnswering
 from research.objectives.regression import Regression
 from research.objectives.tagging import Tagging
 
@@ -16,4 +17,5 @@ OBJECTIVES = {
     "regression": Regression,
     "tagging": Tagging,
     "pairs": Pairs,
+    "question_answering": QuestionAnswering,
 }
