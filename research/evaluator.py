@@ -121,6 +121,8 @@ def evaluate_trained(
     for key, text in overrides:
         if key.split(".")[0] not in ("data", "evaluation", "mesh"):
             raise ValueError(f"--config.{key}: a finished run can change its data, evaluation and mesh, not that")
+        if key == "evaluation.forgetting":
+            raise ValueError(f"--config.{key}: that is measured where finetuning ends; set it there")
         override(page, PAGE, key=key, text=text)
     trained = open_trained(workdir, step=step)
     assert trained.objective is not None  # a run has one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,7 +34,7 @@ class Forgetting:
     seed: int
     batch_size: int
 
-    def measure(self, params: Params, mesh: Mesh) -> dict[str, float]:
+    def measure(self, params: Params, mesh: Mesh) -> dict[str, Any]:
         """`forgetting/before` and `forgetting/after`, in nats, and the number of `forgetting/rows`.
 
         After is the backbone of `params` under the head of before.
@@ -42,7 +43,7 @@ class Forgetting:
         evaluator = Evaluator(self.objective, self.data, mesh, name=self.name, **sizes)
         before = jax.device_put(self.params, replicated(mesh))
         after = {**before, "backbone": params["backbone"]}
-        found = {"forgetting/rows": float(len(self.data.splits["val"].examples))}
+        found: dict[str, Any] = {"forgetting/rows": len(self.data.splits["val"].examples)}
         for name, each in (("before", before), ("after", after)):
             found[f"forgetting/{name}"] = evaluator.scores({"params": each}, "val")["val/loss"]
         return found

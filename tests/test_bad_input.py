@@ -42,6 +42,8 @@ def mistake(arguments, door="pretrain") -> str:
         ("--config.evaluation.samples=no_mask_here,", "has no mask"),
         ("--config.evaluation.samples=<mask>_and_far_more_than_fits,", "tokens"),
         ("--config.data.valid_fraction=0", "valid_fraction"),
+        ("--config.evaluation.robustness=true", "perturbs labelled or tagged texts"),
+        ("--config.evaluation.forgetting=5", "starts from scratch has nothing to forget"),
     ],
 )
 def test_a_wrong_key_or_value_is_refused(corpus, tmp_path, flag, said):

@@ -130,3 +130,5 @@ def test_a_finetuned_run_says_what_it_is_worth(corpus, origin, tmp_path, tuning,
     for key, value in again.items():
         if key.startswith(("robustness/", "shift/drop", "test/slices")):
             assert value == result[key]
+    with pytest.raises(ValueError, match="measured where finetuning ends"):
+        evaluate([f"--workdir={workdir}", "--config.evaluation.forgetting=5"])

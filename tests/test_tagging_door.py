@@ -45,6 +45,7 @@ def tagger(corpus, tmp_path_factory):
         "head.dropout": 0.0,
         "log.tensorboard": "false",
         "mesh.data": 1,
+        "evaluation.robustness": "true",
     }
     arguments = [f"--config.{key}={value}" for key, value in keys.items()]
     page = f"--config={ROOT / 'configs/finetune/tagging.py'}:tiny"
@@ -57,6 +58,10 @@ def test_it_learns_and_stands_beside_its_floor(tagger):
     assert result["test/accuracy"] > 0.9 and result["test/f1"] > 0.8
     assert result["floor/test/most_frequent_tag_accuracy"] == 1.0  # each word has one tag here
     assert set(result["test/per_class"]) == {"city", "person"}
+    figures = result["robustness/test/first_half"]
+    assert figures["drop"] == pytest.approx(result["test/accuracy"] - figures["accuracy"])
+    assert figures["most_frequent_tag_accuracy"] == 1.0
+    assert sum(part["values"] for part in result["test/slices"]["length"].values()) == 30 * 5  # words
 
 
 def test_predict_gives_each_word_its_tag_and_the_spans(tagger, capsys):

@@ -1,4 +1,4 @@
-"""Several seeds of two arms and a floor: means, 95 % intervals, the paired difference."""
+"""Several runs of two arms and a floor, seeds or folds: means, 95 % intervals, the paired difference."""
 
 from __future__ import annotations
 

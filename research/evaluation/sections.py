@@ -66,7 +66,7 @@ def slices(result: Mapping[str, Any], split: str) -> str:
 def forgetting(result: Mapping[str, Any]) -> str:
     before, after = result[f"{FORGETTING}before"], result[f"{FORGETTING}after"]
     told = (
-        f"The loss of pretraining in nats, on {short(result[f'{FORGETTING}rows'])} of its validation rows: before, of "
+        f"The loss of pretraining in nats, on {result[f'{FORGETTING}rows']:,} of its validation rows: before, of "
         "the model that finetuning started from; after, of the backbone that it left, under the same head."
     )
     return _table(("before", "after", "change"), [[short(before), short(after), f"{after - before:+.3g}"]], told)

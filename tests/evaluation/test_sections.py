@@ -18,7 +18,7 @@ RESULT = {
     "robustness/test/upper_case": {"accuracy": 0.85, "drop": -0.038, "tfidf_accuracy": 0.6, "tfidf_drop": 0.1},
     "test/slices": {"source": {"<x>": {"accuracy": 0.5, "rows": 1234, "values": 1234}}},
     "shift/slices": {"length": {"3 to 7": {"accuracy": 0.875, "rows": 8, "values": 8}}},
-    "forgetting/rows": 500.0,
+    "forgetting/rows": 500,
     "forgetting/before": 2.25,
     "forgetting/after": 2.5,
 }
