@@ -15,8 +15,18 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).with_suffix(".json")
-OBJECTIVES = ("masked_lm", "causal_lm", "classification", "tagging")
-FINETUNED = {"classification": "configs/finetune/text_classification.py", "tagging": "configs/finetune/tagging.py"}
+PRETRAINED = ("masked_lm", "causal_lm")
+FINETUNED = {  # page, and what it starts from
+    "classification": ("text_classification", "masked_lm"),
+    "tagging": ("tagging", "masked_lm"),
+    "multi_label": ("multi_label", "masked_lm"),
+    "regression": ("regression", "masked_lm"),
+    "prompt_answer": ("prompt_answer", "causal_lm"),
+}
+MORE = {
+    "multi_label": {"objective.positive_weight": "balanced"},
+    "regression": {"data.label_field": "value"},
+}
 # Single precision on other processors and other versions of jax; ten steps multiply it a little.
 TOLERANCE = 2e-5
 
@@ -30,7 +40,10 @@ def write_corpus(path: Path) -> None:
             tokens = f"{text} {index}".split()
             tags = ["number" if token in ("one", "two", "seven") or token.isdigit() else "thing" for token in tokens]
             label = "odd" if index % 2 else "even"
-            file.write(json.dumps({"text": " ".join(tokens), "label": label, "tokens": tokens, "tags": tags}) + "\n")
+            record = {"text": " ".join(tokens), "label": label, "tokens": tokens, "tags": tags}
+            record |= {"labels": sorted({"stone", "bird"} & {*tokens}), "value": len(text)}
+            record |= {"prompt": text, "answer": label}
+            file.write(json.dumps(record) + "\n")
 
 
 def losses(folder: Path) -> dict[str, list[float]]:
@@ -40,13 +53,16 @@ def losses(folder: Path) -> dict[str, list[float]]:
     write_corpus(folder / "corpus.jsonl")
     keys = dict(num_steps=10, log__every=1, evaluation__samples="()", model__dropout=0.0)
     found = {}
-    for objective in OBJECTIVES:
+    for objective in (*PRETRAINED, *FINETUNED):
         workdir = folder / objective
         if objective in FINETUNED:
-            page = [f"--config={ROOT / FINETUNED[objective]}:tiny"]
-            changes = {"data.path": folder / "corpus.jsonl", "data.length": 16, "init_from": folder / "masked_lm"}
+            name, origin = FINETUNED[objective]
+            page = [f"--config={ROOT / 'configs/finetune' / name}.py:tiny"]
+            changes = {"data.path": folder / "corpus.jsonl", "data.length": 16, "init_from": folder / origin}
             changes |= {"num_steps": 10, "log.every": 1, "log.tensorboard": "false", "evaluation.floors": "false"}
-            changes |= {"head.dropout": 0.0, "mesh.data": 1}
+            changes |= {"mesh.data": 1} | MORE.get(objective, {})
+            if origin == "masked_lm":  # its head is new
+                changes |= {"head.dropout": 0.0}
             page += [f"--config.{key}={value}" for key, value in changes.items()]
             run_training("finetune", [*page, f"--workdir={workdir}"])
         else:
@@ -62,7 +78,7 @@ def found(tmp_path_factory):
     return losses(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", (*PRETRAINED, *FINETUNED))
 def test_the_first_ten_losses_are_those_of_the_measured_figures(found, objective):
     assert found[objective] == pytest.approx(json.loads(GOLDEN.read_text())[objective], rel=TOLERANCE)
 
