@@ -117,6 +117,25 @@ def test_a_label_that_training_never_sees_is_refused(finished, corpus, tmp_path)
     assert "novel" in mistake(page, "finetune")
 
 
+@pytest.mark.parametrize(
+    ("page", "keys", "said"),
+    [
+        ("multi_label", {"objective.name": "classification"}, "learns from 'label', which data.name=text_multi_label"),
+        ("regression", {"data.name": "text_classification"}, "objective.name=regression learns from 'value'"),
+        ("prompt_answer", {}, "objective.name=causal_lm predicts each token from those before it, and the model of"),
+        ("prompt_answer", {"objective.name": "masked_lm"}, "data.name=prompt_answer is for objective.name=causal_lm"),
+    ],
+)
+def test_an_objective_that_does_not_fit_data_or_model_is_refused(finished, tmp_path, page, keys, said):
+    shared = {"answer": "b", "prompt": "c"}
+    rows = [{"text": f"a {n}", "label": n % 3, "labels": ["x"] * (n % 2)} | shared for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys = {"data.path": tmp_path / "rows.jsonl", "init_from": finished[0], "data.length": 16} | keys
+    flags = [f"--config.{key}={value}" for key, value in keys.items()]
+    arguments = [f"--config=configs/finetune/{page}.py:tiny", f"--workdir={tmp_path / 'run'}", *flags]
+    assert said in mistake(arguments, "finetune")
+
+
 def test_rows_shared_between_splits_are_counted_and_named_in_the_result(corpus, tmp_path):
     rows = corpus.read_text().splitlines()
     valid = tmp_path / "valid.jsonl"

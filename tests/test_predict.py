@@ -13,6 +13,7 @@ from tests.pages import ROOT, call, small_page
 def test_the_task_is_the_objective_s_and_no_other():
     assert choose_task(None, "masked_lm") == choose_task("fill_mask", "masked_lm") == "fill_mask"
     assert choose_task(None, "causal_lm") == "generate"
+    assert choose_task(None, "multi_label") == "classify" and choose_task(None, "regression") == "regress"
     with pytest.raises(ValueError, match="this one is a causal_lm model; use --task=generate"):
         choose_task("fill_mask", "causal_lm")
 

@@ -17,6 +17,9 @@ from research.data.describe import (
     histogram,
 )
 from research.data.labelled import text_classification
+from research.data.multi_label import text_multi_label
+from research.data.prompt_answer import prompt_answer
+from research.data.regression import text_regression
 from research.data.rows import Joined
 from research.data.text import text
 from research.data.tokenizers import Byte, facts, from_json
@@ -144,3 +147,24 @@ def test_histogram_bins_double():
     assert histogram(np.array([1, 2, 3, 4, 9])) == [(1, 1, 1), (2, 3, 2), (4, 7, 1), (8, 15, 1)]
     assert histogram(np.array([0, 5])) == [(0, 0, 1), (1, 1, 0), (2, 3, 0), (4, 7, 1)]
     assert histogram(np.zeros(0, np.int64)) == []
+
+
+def test_several_labels_numbers_and_answers_are_shown(tmp_path):
+    record = {"text": "one", "labels": ["a", "b"], "value": 2.5, "prompt": "q", "answer": "yes"}
+    rows = [record, record | {"text": "two", "labels": [], "value": 1, "answer": "no"}]
+    for name, part in (("a", rows), ("b", rows[:1])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in part))
+    keys = dict(valid_path=str(tmp_path / "b.jsonl"), length=11, tokenizer={"name": "byte"})
+    path = str(tmp_path / "a.jsonl")
+
+    def shown(dataset):
+        tokenizer, batch = from_json(dataset.tokenizer), dataset.splits["train"].examples.rows(np.array([0, 1]))
+        about = describe_split(dataset.splits["train"], dataset.spec)
+        return about, describe_rows(batch, tokenizer, dataset.spec, rows=[0, 1])
+
+    about, found = shown(text_multi_label(path, **keys))
+    assert about["labels"] == {"a": 1, "b": 1} and [row["label"] for row in found] == ["a, b", ""]
+    about, found = shown(text_regression(path, **keys, label_field="value"))
+    assert "labels" not in about and [row["label"] for row in found] == [2.5, 1.0]
+    about, found = shown(prompt_answer(path, **keys))
+    assert "labels" not in about and [row["segments"][0]["answer"] for row in found] == ["yes<eos>", "no<eos>"]

@@ -310,3 +310,15 @@ def test_numbers_are_legible():
         math.nan: "n/a",
     }
     assert {value: short(value) for value in shown} == shown
+
+
+def test_figures_by_class_without_a_confusion_matrix_have_a_table(tmp_path):
+    per_class = {"<toxic>": {"f1": 0.25, "support": 11, "roc_auc": 0.75}, "kind": {"f1": 0.0, "support": 0}}
+    (tmp_path / "result.json").write_text(json.dumps({"test/accuracy": 0.5, "test/per_class": per_class}))
+    write_report(tmp_path)
+    shown = text_of(tmp_path / "report.html")
+    for text in ("By class: test", "<toxic>", "roc auc", "0.75", "kind"):
+        assert text in shown, text
+    (tmp_path / "result.json").write_text(json.dumps({"test/confusion": MATRIX, "test/per_class": per_class}))
+    write_report(tmp_path)
+    assert "By class" not in text_of(tmp_path / "report.html")

@@ -10,8 +10,8 @@ import pytest
 
 from research.batch import Spec
 from research.data.tokenizers import Byte, facts
-from research.inference.answer import answer
 from research.inference.generate import Sampling, _Program, generate, generate_tokens
+from research.inference.prompts import answer_prompts
 from research.inference.text_model import TextModel, vocabulary_logits
 from research.models import MODELS, Model
 from research.models.heads import LanguageHead
@@ -171,7 +171,7 @@ def test_text_may_fill_the_positions():
 
 def test_an_answer_is_the_continuation_of_prompt_and_separator():
     trained, sampling, prompts = text_model("modern"), Sampling(7, temperature=1.0, seed=1), ["one", "a b"]
-    found = list(answer(trained, prompts, separator=" : ", sampling=sampling))
+    found = list(answer_prompts(trained, prompts, separator=" : ", sampling=sampling))
     plain = list(generate(trained, [prompt + " : " for prompt in prompts], sampling=sampling))
     assert [given["input"] for given in found] == prompts
     assert [given["output"] for given in found] == [given["output"] for given in plain]
