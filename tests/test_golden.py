@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).with_suffix(".json")
 PRETRAINED = ("masked_lm", "causal_lm")
 FINETUNED = {  # page, and what it starts from

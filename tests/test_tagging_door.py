@@ -5,6 +5,8 @@ import random
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 from research.conversion import convert
 from research.inspect import main as inspect
 from research.predict import main as predict
