@@ -14,6 +14,8 @@ from research.training.sharding import make_mesh
 from research.training_door import run_training
 from tests.pages import ROOT, small_page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def origin(corpus, tmp_path_factory):
@@ -32,11 +34,12 @@ def arguments(corpus, init_from, **more):
     return keys | {key.replace("__", "."): str(value) for key, value in more.items()}
 
 
-@pytest.mark.slow
 def opened(corpus, init_from, **more):
     page = f"{ROOT / 'configs/finetune/text_classification.py'}:tiny"
     overrides = [(key, str(value)) for key, value in arguments(corpus, init_from, **more).items()]
     return open_experiment(complete(load_page(page, overrides)), say=lambda line: None)
+
+
 def test_before_is_the_loss_of_the_run_itself(corpus, origin):
     experiment = opened(corpus, origin / "run")
     result = json.loads((origin / "run" / "result.json").read_text())
@@ -48,7 +51,6 @@ def test_before_is_the_loss_of_the_run_itself(corpus, origin):
     assert found["forgetting/before"] == pytest.approx(result["val/loss"], abs=1e-6)
     assert found["forgetting/after"] != pytest.approx(found["forgetting/before"], abs=1e-3)
 
-@pytest.mark.slow
     few = open_forgetting(experiment, 3)
     assert few is not None and open_forgetting(experiment, 0) is None
     rows, all_rows = (each.data.splits["val"].examples for each in (few, whole))
@@ -56,6 +58,8 @@ def test_before_is_the_loss_of_the_run_itself(corpus, origin):
     np.testing.assert_array_equal(rows[2]["tokens"], all_rows[2]["tokens"])
     with pytest.raises(IndexError):
         rows[3]
+
+
 def test_what_cannot_be_forgotten_is_refused_before_any_work(corpus, origin, tmp_path):
     workdir = tmp_path / "run"
 
@@ -79,7 +83,6 @@ def test_what_cannot_be_forgotten_is_refused_before_any_work(corpus, origin, tmp
     (origin / "texts.jsonl").write_text(texts)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["freeze_backbone", "lora_rank"])
 def test_a_finetuned_run_says_what_it_is_worth(corpus, origin, tmp_path, tuning, capsys):
     """Robustness, a second test set, slices and forgetting, all in one result and one report."""

@@ -5,13 +5,13 @@ import random
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 from research.conversion import convert
 from research.inspect import main as inspect
 from research.predict import main as predict
 from research.training_door import run_training
 from tests.pages import ROOT, small_page
+
+pytestmark = pytest.mark.slow
 
 KINDS = {"city": ["paris", "rome", "oslo"], "person": ["anna", "boris", "carla"], "": ["goes", "to", "sees", "the"]}
 
