@@ -21,9 +21,13 @@ from research.evaluation.question_answering import (
     normalize,
     surest_mistakes,
 )
-from research.evaluation.scores import of_outputs, tuned
+from research.evaluation.scores import of_scored, score, tuned
 from research.evaluation.sliding_window import sliding_window
 from research.evaluation.tasks import answer_floors
+
+
+def figures(given, data, split, *, objective):
+    return of_scored(score(given, data, split, objective=objective), data, split)
 
 
 class Official:
@@ -258,7 +262,7 @@ def test_what_the_validation_split_chooses_is_kept_for_the_test_split():
     chosen = tuned(outputs["val"], data, objective="question_answering")
     assert set(chosen) == {"no_answer_threshold"}
     val, test = (
-        of_outputs({**outputs[name], **chosen}, data, name, objective="question_answering") for name in ("val", "test")
+        figures({**outputs[name], **chosen}, data, name, objective="question_answering") for name in ("val", "test")
     )
     assert val["val/f1"] == 1.0 and test["test/f1"] == 0.0
     assert val["val/no_answer_threshold"] == test["test/no_answer_threshold"] == pytest.approx(3.0, abs=1e-5)
@@ -268,13 +272,13 @@ def test_what_the_validation_split_chooses_is_kept_for_the_test_split():
 def test_where_every_validation_question_has_an_answer_something_is_always_said():
     data = dataset_of({"train": [("a",)], "val": [("b",)], "test": [(), ("b",)]})
     assert tuned(logits_of([5.0]), data, objective="question_answering") == {}
-    found = of_outputs(logits_of([50.0, 50.0]), data, "test", objective="question_answering")
+    found = figures(logits_of([50.0, 50.0]), data, "test", objective="question_answering")
     assert found["test/em"] == 0.5 and "test/no_answer_threshold" not in found
 
 
 def test_questions_that_training_has_too_are_left_out_of_a_second_figure():
     data = dataset_of({"train": [("b",)], "val": [("b",), ("a",)]})
-    found = of_outputs(logits_of([0.0, 0.0]), data, "val", objective="question_answering")
+    found = figures(logits_of([0.0, 0.0]), data, "val", objective="question_answering")
     assert found["val/f1"] == 0.5 and found["val/rows_seen_in_training"] == 1
     assert found["val/f1_without_seen_rows"] == 0.0
 
