@@ -84,7 +84,7 @@ def table(found: Mapping[str, Any]) -> list[str]:
 
 def cells(budget: Mapping[str, Any]) -> list[str]:
     """The cells of one budget's row, as text."""
-    floors = ", ".join(f"{name} {_percent(arm, bare=True)}" for name, arm in budget["floors"].items())
+    floors = ", ".join(f"{name.replace('_', ' ')} {_percent(arm, bare=True)}" for name, arm in budget["floors"].items())
     difference = _percent(budget["paired_difference"], sign="+")
     seconds = sum(budget["wall_seconds"].values())
     return [

@@ -25,8 +25,8 @@ dt { font-size: 13px; }
 .keys { columns: 2; column-gap: 40px; font-size: 13px; }
 .keys div { display: flex; gap: 16px; justify-content: space-between; break-inside: avoid; padding: 3px 0;
   border-bottom: 1px solid var(--rule); }
-.keys dt { overflow-wrap: anywhere; }
-.keys dd { text-align: right; font-family: ui-monospace, monospace; font-size: 12px; }
+.keys dt { flex: none; max-width: 60%; overflow-wrap: anywhere; }
+.keys dd { min-width: 0; text-align: right; font-family: ui-monospace, monospace; font-size: 12px; }
 .scroll { overflow-x: auto; }
 .scroll + .keys { margin-top: 18px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }

@@ -30,6 +30,7 @@ _TITLES = {
     "mfu": "Model FLOPs utilisation",
     "data_wait": "Share of time waiting for data",
 }
+_FEW = 8  # numbers that have a row each
 _FROM_ZERO = ("rate", "tokens_per_second", "examples_per_second", "mfu", "data_wait")
 _KINDS = {"fill_mask": "Filled masks", "generate": "Generated text", "classify": "Classified texts"}
 
@@ -62,14 +63,14 @@ def write_report(workdir: Path) -> Path:
         _heading(name, run=run, config=config, result=result, lines=lines),
         _section("Did pretraining help?", sections.evidence(result["evidence"]), "") if "evidence" in result else "",
         _section("Results", _results(result), result_note),
-        _section("Curves", _curves(lines, result), metrics_note),
+        "" if "evidence" in result else _section("Curves", _curves(lines, result), metrics_note),
         *(_section(f"Confusion matrix: {split}", _confusion(result, split), "") for split in _confused(result)),
         *(_section(f"By class: {split}", _by_class(result, split), "") for split in _unconfused(result)),
         *(_section(f"Can it be trusted? {split}", _trust(result, split), "") for split in _judged(result)),
         _section("How robust is it?", sections.robustness(result), "") if _has(result, ROBUSTNESS) else "",
         *(_section(f"Where is it right? {split}", sections.slices(result, split), "") for split in _sliced(result)),
         _section("What has it forgotten?", sections.forgetting(result), "") if _has(result, FORGETTING) else "",
-        _section("Samples", _samples(samples), samples_note),
+        "" if "evidence" in result else _section("Samples", _samples(samples), samples_note),
         _section("Config as it ran", _table_of(config), config_note),
         _section("Run", _table_of({key: value for key, value in run.items() if key != "command"}), run_note),
     ]
@@ -89,6 +90,8 @@ def write_report(workdir: Path) -> Path:
 def _heading(name: str, *, run: Mapping, config: Mapping, result: Mapping, lines: Sequence[Mapping]) -> str:
     num_steps, step = config.get("num_steps"), lines[-1]["step"] if lines else 0
     progress = f"step {step:,}" + (f" of {num_steps:,}" if isinstance(num_steps, int) else "")
+    if "evidence" in result:
+        progress = "of many runs, each with a report of its own under runs/"
     machine = run.get("machine")
     if isinstance(machine, Mapping):
         machine = ", ".join(f"{machine[key]}{unit}" for key, unit in _MACHINE.items() if key in machine)
@@ -330,7 +333,7 @@ def _output(output: Any) -> str:
 
 
 def _table_of(tree: Mapping[str, Any]) -> str:
-    """Nested keys as --config takes them, one row each."""
+    """Nested keys as --config takes them, one row each; many counts together in one."""
     rows = "".join(
         f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(_inline(value))}</dd></div>" for key, value in _flat(tree)
     )
@@ -339,7 +342,9 @@ def _table_of(tree: Mapping[str, Any]) -> str:
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and len(value) > _FEW and all(map(_is_number, value.values())):
+            yield f"{prefix}{key}", ", ".join(f"{name} {short(float(count))}" for name, count in value.items())
+        elif isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

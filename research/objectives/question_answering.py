@@ -39,6 +39,7 @@ class QuestionAnswering:
     couples_examples = False
     causal = False
     head = "spans"
+    target = "start"
 
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)

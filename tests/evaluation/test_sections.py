@@ -90,3 +90,15 @@ def test_a_band_lies_a_half_above_and_a_half_below(tmp_path):
     curve = Series("pretrained", "train", [1.0, 100.0], [2.0, 3.0], [1.0, 1.0])
     drawn = chart("x", [curve], floors={}, from_zero=True, wide=True, by="labels", logarithmic=True)
     assert 'class="band train" d="M0.0 25.0L100.0 0.0L100.0 50.0L0.0 75.0Z"' in drawn and "x by labels" in drawn
+
+
+def test_evidence_has_no_curve_or_sample_of_its_own_and_says_where_they_are(tmp_path):
+    found = {"metric": "test/accuracy", "seeds": 2, "budgets": [budget(100, [0.6, 0.62], [0.5, 0.52])]}
+    text = text_of(report(tmp_path, {"evidence": found}))
+    assert "of many runs, each with a report of its own under runs/" in text
+    assert "Samples" not in text and "Curves" not in text
+
+
+def test_many_counts_have_one_row(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"data": {"tags": {f"T{index}": index for index in range(12)}}}))
+    assert "data.tags T0 0, T1 1, T2 2," in text_of(report(tmp_path, RESULT))
