@@ -31,8 +31,8 @@ class Found:
     none: float
 
     def is_missing(self, threshold: float) -> bool:
-        """Whether "no answer" is ahead by more than `threshold`."""
-        return self.none - self.score > threshold
+        """Whether "no answer" is ahead by more than `threshold`, or there is nothing else to say."""
+        return self.score == -np.inf or self.none - self.score > threshold
 
 
 def find_answers(
