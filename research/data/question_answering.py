@@ -185,11 +185,6 @@ def encode_questions(
     return QuestionRows(heads, bodies, windows, np.array(columns, np.int32), known["eos_id"], length)
 
 
-def _files(path: str) -> list[str]:
-    """Each file of a glob or folder by itself: whether a file has several articles is asked of every one."""
-    return [path] if path.startswith(("embedded:", "tfds:")) else [str(file) for file in find_files(path)]
-
-
 def _check(length: int, max_question: int, stride: int, max_answer: int, empty_windows: float) -> None:
     for name, value in (("max_question", max_question), ("max_answer", max_answer)):
         if value < 1:
@@ -207,6 +202,11 @@ def _check(length: int, max_question: int, stride: int, max_answer: int, empty_w
         )
     if not 0.0 <= empty_windows <= 1.0:
         raise ValueError(f"empty_windows={empty_windows}: wanted a share from 0 to 1")
+
+
+def _files(path: str) -> list[str]:
+    """Each file of a glob or folder by itself: whether a file has several articles is asked of every one."""
+    return [path] if path.startswith(("embedded:", "tfds:")) else [str(file) for file in find_files(path)]
 
 
 def _grouped(items: list[Asked]) -> list[Asked]:

@@ -20,19 +20,20 @@ _CHUNK = 2048  # rows decoded at a time
 class Found:
     """The likeliest answer to a question, at the characters [first, last) of its context.
 
-    `score` is the log-probability of its first and last token, `none` that of "no answer" in the window that believes
-    in it least.
+    `score` is how far it is ahead of "no answer" in its window, in nats; `probability` is that of its first token times
+    that of its last there, `silence` that of "no answer".
     """
 
     text: str
     first: int
     last: int
     score: float
-    none: float
+    probability: float
+    silence: float
 
     def is_missing(self, threshold: float) -> bool:
-        """Whether "no answer" is ahead by more than `threshold`."""
-        return self.none - self.score > threshold
+        """Whether "no answer" is ahead by more than `threshold`, or there is nothing else to say."""
+        return self.score == -np.inf or -self.score > threshold
 
 
 def find_answers(
@@ -42,23 +43,19 @@ def find_answers(
     begin or later; of equals the shortest, then the first.
 
     `start` and `end` [N L] are logits of a row's columns, `windows` [N] what it shows; columns that show neither "no
-    answer" (0) nor the context do not count. Every span is looked at, where the scripts of Devlin et al. 2019 take the
-    20 likeliest columns of either side. Scores are log-probabilities and not their logits: the softmax of each window
-    has the same column for "not here", so that its windows compare.
+    answer" (0) nor the context do not count. Windows compare by the two logits of their span without those of their
+    "no answer" (Alberti et al. 2019, "A BERT baseline for the Natural Questions", section 3). Every span is looked at,
+    where the scripts of Devlin et al. 2019 take the 20 likeliest columns of either side.
     """
-    found = [Found("", 0, 0, -np.inf, np.inf) for _ in contexts]
+    found = [Found("", 0, 0, -np.inf, 0.0, 1.0) for _ in contexts]
     for begin in range(0, len(windows), _CHUNK):
         part = windows[begin : begin + _CHUNK]
-        columns = zip(*_best_spans(start[begin:][: len(part)], end[begin:][: len(part)], part, max_answer), strict=True)
-        for window, (score, first, last, none) in zip(part, columns, strict=True):
-            before = found[window.question]
-            none = min(float(none), before.none)
-            if score > before.score:
+        columns = _best_spans(start[begin:][: len(part)], end[begin:][: len(part)], part, max_answer)
+        for window, (score, first, last, probability, silence) in zip(part, zip(*columns, strict=True), strict=True):
+            if score > found[window.question].score:
                 place = int(window.characters[first, 0]), int(window.characters[last, 1])
                 text = contexts[window.question][slice(*place)]
-                found[window.question] = Found(text, *place, float(score), none)
-            else:
-                found[window.question] = Found(before.text, before.first, before.last, before.score, none)
+                found[window.question] = Found(text, *place, float(score), float(probability), float(silence))
     return found
 
 
@@ -68,7 +65,7 @@ def choose_threshold(found: Sequence[Found], questions: Sequence[Question]) -> f
     The search is that of the official script of SQuAD 2.0; within the gap that it finds between two questions' leads
     the middle is taken, for other questions' sake, and 1 nat beyond the last of them where the gap is open.
     """
-    leads = np.array([each.none - each.score for each in found])
+    leads = np.array([-each.score for each in found])
     order = np.argsort(leads, kind="stable")
     spoken = np.array([f1(each.text, question.answers) for each, question in zip(found, questions, strict=True)])
     silent = np.array([f1("", question.answers) for question in questions])
@@ -121,11 +118,11 @@ def surest_mistakes(
     """The questions that were answered with the highest probability and without a word of an accepted answer."""
     wrong = []
     for each, question in zip(found, questions, strict=True):
-        said, score = ("", each.none) if each.is_missing(threshold) else (each.text, each.score)
+        said, sure = ("", each.silence) if each.is_missing(threshold) else (each.text, each.probability)
         if not f1(said, question.answers):
             answers = " / ".join(dict.fromkeys(question.answers)) or "no answer"
             texts = {"text": question.text, "label": answers, "predicted": said or "no answer"}
-            wrong.append(texts | {"probability": float(np.exp(score))})
+            wrong.append(texts | {"probability": sure})
     return sorted(wrong, key=lambda entry: -entry["probability"])[:most]
 
 
@@ -148,25 +145,24 @@ def _word_f1(said: str, accepted: str) -> float:
 
 def _best_spans(
     start: np.ndarray, end: np.ndarray, windows: Sequence[Window], max_answer: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each row: the highest score, its first and last token within the window, and the score of "no answer"."""
-    borders = np.array([window.border for window in windows])[:, None]
-    sizes = np.array([len(window.characters) for window in windows])[:, None]
-    column = np.arange(start.shape[1])
-    inside = (column >= borders) & (column < borders + sizes)
+) -> tuple[np.ndarray, ...]:
+    """Of each row: the highest score, its first and last token within the window, its probability, and silence's."""
+    borders = np.array([window.border for window in windows])
+    sizes = np.array([len(window.characters) for window in windows])
+    rows, column = np.arange(len(windows)), np.arange(start.shape[1])
+    inside = (column >= borders[:, None]) & (column < (borders + sizes)[:, None])
     sides = [_log_shares(logits, inside | (column == 0)) for logits in (start, end)]
-    none = sides[0][:, 0] + sides[1][:, 0]
+    silence = sides[0][:, 0] + sides[1][:, 0]
     firsts, lasts = (np.where(inside, side, -np.inf) for side in sides)
-    rows = np.arange(len(windows))
-    score, place, size = np.full(len(rows), -np.inf), borders[:, 0].copy(), np.zeros(len(rows), int)
+    best, place, size = np.full(len(rows), -np.inf), borders, np.zeros(len(rows), int)
     for extra in range(min(max_answer, len(column))):
         total = firsts[:, : len(column) - extra] + lasts[:, extra:]
         at = total.argmax(axis=1)
-        better = total[rows, at] > score
-        score = np.where(better, total[rows, at], score)
+        better = total[rows, at] > best
+        best = np.where(better, total[rows, at], best)
         place, size = np.where(better, at, place), np.where(better, extra, size)
-    first = place - borders[:, 0]
-    return score, first, first + size, none
+    first = place - borders
+    return best - silence, first, first + size, np.exp(best), np.exp(silence)
 
 
 def _log_shares(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:

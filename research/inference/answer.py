@@ -25,7 +25,7 @@ class Rows(Protocol):
 
 
 class Found(Protocol):
-    """The likeliest answer to one question; log-probabilities `score` of its place, `none` of "no answer"."""
+    """The likeliest answer to one question; the `probability` of its place, and `silence`, that of "no answer"."""
 
     @property
     def text(self) -> str: ...
@@ -34,9 +34,9 @@ class Found(Protocol):
     @property
     def last(self) -> int: ...
     @property
-    def score(self) -> float: ...
+    def probability(self) -> float: ...
     @property
-    def none(self) -> float: ...
+    def silence(self) -> float: ...
 
     def is_missing(self, threshold: float) -> bool: ...
 
@@ -58,9 +58,9 @@ def answer(
     """For each (question, context), in order: {"input", "answer", "probability", "start", "end"}.
 
     The answer is the characters start … end - 1 of the context, "" (at 0) where "no answer" is ahead by more than
-    `threshold`. "probability" is that of its first token times that of its last, in its window. `encode` makes the rows
-    that the model was trained on (`data.question_answering.encode_questions`), `find` chooses
-    (`evaluation.question_answering.find_answers`). `batch_size` counts windows.
+    `threshold`. "probability" is that of its first token times that of its last in its window, or that of "no answer"
+    there. `encode` makes the rows that the model was trained on (`data.question_answering.encode_questions`), `find`
+    chooses (`evaluation.question_answering.find_answers`). `batch_size` counts windows.
     """
     for batch in batched(asked, batch_size):
         pairs = [(question, context) for question, context in batch]
@@ -72,7 +72,7 @@ def answer(
             yield {
                 "input": list(pair),
                 "answer": "" if missing else found.text,
-                "probability": math.exp(found.none if missing else found.score),
+                "probability": found.silence if missing else found.probability,
                 "start": 0 if missing else found.first,
                 "end": 0 if missing else found.last,
             }

@@ -264,6 +264,12 @@ def test_many_classes_are_listed_by_their_confusions(tmp_path):
     assert "class 5 class 31 17" in text_of(write_report(tmp_path))
 
 
+def test_mistakes_are_shown_where_nothing_else_is_judged(tmp_path):
+    wrong = {"text": "who?", "label": "no answer", "predicted": "Anna", "probability": 0.75}
+    (tmp_path / "result.json").write_text(json.dumps({"test/f1": 0.5, "test/mistakes": [wrong]}))
+    assert "Mistakes it was surest of who? no answer, called Anna (75.0%)" in text_of(write_report(tmp_path))
+
+
 def test_no_workdir_is_refused(tmp_path):
     with pytest.raises(ValueError, match="nowhere is not a directory"):
         write_report(tmp_path / "nowhere")
