@@ -42,6 +42,7 @@ class Page:
     ema_decay: float = 0.0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
+    matmul_dtype: Literal["", "bfloat16"] = ""  # bfloat16: factors of matrix products are rounded, sums are float32
     init_from: str = ""
     teacher: str = ""  # a finetuned classifier, whose soft labels count with objective.soft_weight
     then: str = ""  # what to try next, printed at the end; {workdir} is this run's
@@ -139,11 +140,13 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
 def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Objective, dict[str, Any]]:
     """The objective with its model, and the resolved blocks that describe both."""
     kind = OBJECTIVES[page.objective["name"]]
-    offers = spec.offers() | {"dtype": compute_dtype(page.dtype), "param_dtype": page.param_dtype}
+    types = {key: getattr(page, key) for key in ("param_dtype", "matmul_dtype")}
+    types |= {"dtype": compute_dtype(page.dtype)}
+    offers = spec.offers() | types
     if origin is None:
         model = resolve(page.model, MODELS, kind="model", **(offers | {"causal": kind.causal}))
     else:
-        model = {**origin.about["model"], **{key: offers[key] for key in ("dtype", "param_dtype")}}
+        model = {**origin.about["model"], **types}
         if origin.spec.vocab_size != spec.vocab_size:
             raise ValueError(
                 f"the tokenizer has {spec.vocab_size} tokens, that of {page.init_from} {origin.spec.vocab_size}; "

@@ -64,13 +64,15 @@ class LanguageHead(nn.Module):
     norm_epsilon: float = 1e-12  # of the transform
     dtype: str = "float32"
     param_dtype: str = "float32"
+    matmul_dtype: str = ""
 
     @nn.compact
     def __call__(self, hidden: Array, table: Float[Array, "V D"]) -> tuple[Array, Array, Array | None]:
         types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if self.transform:
             shape, axes = (self.width, self.width), ("embed", None)
-            hidden = Projection("...d,de->...e", shape, axes, bias=True, stddev=0.02, name="transform", **types)(hidden)
+            options = types | dict(matmul_dtype=self.matmul_dtype, bias=True, stddev=0.02)
+            hidden = Projection("...d,de->...e", shape, axes, name="transform", **options)(hidden)
             hidden = Norm("layer", self.norm_epsilon, name="norm", **types)(jax.nn.gelu(hidden, approximate=False))
         if not self.tied:
             table = Embedding(padded_vocabulary(self.vocab_size), self.width, name="output", **types).table()
@@ -78,4 +80,5 @@ class LanguageHead(nn.Module):
         if self.bias:
             shape = (padded_vocabulary(self.vocab_size),)
             bias = self.param("bias", named(nn.initializers.zeros_init(), ("vocab",)), shape, self.param_dtype)
-        return hidden, table, bias
+        # The loss takes the product with the table in the type of the vectors.
+        return hidden.astype(self.matmul_dtype or hidden.dtype), table, bias

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from research.ops.product import product
+
 VOCABULARY_MULTIPLE = 128  # tables are padded to it, so that they divide over devices and fill a matrix unit
+
+ACTIVATIONS = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "squared_relu": lambda values: jnp.square(jax.nn.relu(values)),  # So et al. 2021, Primer
+    "swiglu": jax.nn.silu,  # Shazeer 2020: the gate's activation
+}
 
 
 def named(init: Callable[..., Any], axes: tuple[str | None, ...]) -> Callable[..., Any]:
@@ -26,7 +37,8 @@ def padded_vocabulary(vocab_size: int) -> int:
 class Projection(nn.Module):
     """A linear map by einsum: `equation` names input, kernel and output letters, `shape` and `axes` are the kernel's.
 
-    The kernel is drawn from a normal of standard deviation `stddev`, or 1/sqrt(fan in) when it is 0.
+    The kernel is drawn from a normal of standard deviation `stddev`, or 1/sqrt(fan in) when it is 0. `matmul_dtype` is
+    that of `ops.product`.
     """
 
     equation: str
@@ -37,12 +49,14 @@ class Projection(nn.Module):
     stddev: float = 0.0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    matmul_dtype: Any = ""
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         stddev = self.stddev or math.prod(self.shape[: self.num_inputs]) ** -0.5
         kernel = self.param("kernel", named(nn.initializers.normal(stddev), self.axes), self.shape, self.param_dtype)
-        outputs = jnp.einsum(self.equation, inputs.astype(self.dtype), kernel.astype(self.dtype))
+        factors = inputs.astype(self.dtype), kernel.astype(self.dtype)
+        outputs = product(self.equation, *factors, dtype=self.dtype, matmul_dtype=self.matmul_dtype)
         if self.bias:
             shape, axes = self.shape[self.num_inputs :], self.axes[self.num_inputs :]
             bias = self.param("bias", named(nn.initializers.zeros_init(), axes), shape, self.param_dtype)

@@ -34,6 +34,7 @@ class RecurrentConfig:
     unroll: int = 8  # time steps per scan iteration
     dtype: str = "float32"
     param_dtype: str = "float32"
+    matmul_dtype: str = ""  # what factors of matrix products are rounded to, with float32 sums; "": dtype
 
     def module(self) -> Recurrent:
         return Recurrent(self)
@@ -130,6 +131,7 @@ class Recurrence(nn.Module):
         config = self.config
         width, gates = config.width, _GATES[config.cell]
         types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
+        types |= dict(matmul_dtype=config.matmul_dtype)
         shape, axes = (width, gates, width), ("embed", None, "mlp")
         drives = Projection("bld,dgf->blgf", shape, axes, bias=True, name="input", **types)(inputs)
         init = named(nn.initializers.normal(width**-0.5), axes)

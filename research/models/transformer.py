@@ -12,18 +12,11 @@ import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Float, Int
 
-from research.models.layers import Dropout, Embedding, Norm, Projection, padded_vocabulary
+from research.models.layers import ACTIVATIONS, Dropout, Embedding, Norm, Projection, padded_vocabulary
 from research.ops.attention import attention, attention_mask
 from research.ops.rotary import rotary, sinusoidal
 from research.types import Cache
 
-ACTIVATIONS = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-    "squared_relu": lambda values: jnp.square(jax.nn.relu(values)),  # So et al. 2021, Primer
-    "swiglu": jax.nn.silu,  # Shazeer 2020: the gate's activation
-}
 _REMAT = {
     "full": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -57,6 +50,7 @@ class TransformerConfig:
     unroll: int = 1  # layers per scan iteration: more is faster on CPU and slower to compile
     dtype: str = "float32"
     param_dtype: str = "float32"
+    matmul_dtype: str = ""  # what factors of matrix products are rounded to, with float32 sums; "": dtype
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
@@ -230,10 +224,11 @@ class Attention(nn.Module):
         config = self.config
         size, kv_heads = config.head_dim, config.kv_heads
         types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
+        matrix = types | dict(matmul_dtype=config.matmul_dtype)
 
         def heads(name: str, count: int) -> Array:
             shape, axes = (config.width, count, size), ("embed", "heads", "head_dim")
-            return Projection("bld,dhk->blhk", shape, axes, bias=config.bias, stddev=0.02, name=name, **types)(hidden)
+            return Projection("bld,dhk->blhk", shape, axes, bias=config.bias, stddev=0.02, name=name, **matrix)(hidden)
 
         query, key, value = heads("query", config.num_heads), heads("key", kv_heads), heads("value", kv_heads)
         if config.qk_norm:
@@ -248,7 +243,7 @@ class Attention(nn.Module):
             cache = {"key": key, "value": value}
         mixed = attention(query, key, value, mask)
         shape, axes = (config.num_heads, size, config.width), ("heads", "head_dim", "embed")
-        out = Projection("blhk,hkd->bld", shape, axes, 2, config.bias, config.residual_stddev, name="out", **types)
+        out = Projection("blhk,hkd->bld", shape, axes, 2, config.bias, config.residual_stddev, name="out", **matrix)
         return out(mixed), cache
 
 
@@ -262,8 +257,8 @@ class MLP(nn.Module):
         config = self.config
         dim = config.inner_dim
         options: dict[str, Any] = dict(bias=config.bias, dtype=config.dtype, param_dtype=config.param_dtype)
+        options, activation = options | dict(matmul_dtype=config.matmul_dtype), ACTIVATIONS[config.activation]
         shape, axes = (config.width, dim), ("embed", "mlp")
-        activation = ACTIVATIONS[config.activation]
         inner = Projection("bld,df->blf", shape, axes, stddev=0.02, name="up", **options)(hidden)
         if config.activation == "swiglu":
             gate = Projection("bld,df->blf", shape, axes, stddev=0.02, name="gate", **options)(hidden)

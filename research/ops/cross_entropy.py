@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from research.ops.product import sum_of_outer_products
+
 
 def cross_entropy(
     logits: Float[Array, "*batch V"],
@@ -146,7 +148,7 @@ def _chunk_losses_backward(options: _Options, residuals: Any, cotangents: tuple[
         d_bias = None if bias is None else jnp.sum(gradient, axis=0)
         gradient = gradient.astype(hidden.dtype)
         d_hidden = jnp.einsum("NV,VD->ND", gradient, compute_table, preferred_element_type=jnp.float32)
-        d_table = jnp.einsum("NV,ND->VD", gradient, hidden, preferred_element_type=jnp.float32)
+        d_table = sum_of_outer_products(gradient, hidden)
         return d_hidden.astype(hidden.dtype), (d_table, d_bias)
 
     def accumulate(sums, chunk):
