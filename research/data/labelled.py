@@ -100,6 +100,7 @@ def text_classification(
     seed: int = 0,
     num_labels: int = 0,
     labels_seed: int = 0,
+    label_names: tuple[str, ...] = (),
 ) -> Dataset:
     """One row `<bos> text <eos>` for each record, or `<bos> text <eos> pair <eos>`; what does not fit is cut off.
 
@@ -107,7 +108,8 @@ def text_classification(
     the records. `shift_path` is a second test set, from elsewhere. With `folds` the test split is fold `fold` of the
     records, stratified by label. Classes are the labels of the training split, sorted. Of the training rows
     `num_labels` are used (0: all), a choice by `labels_seed` that has each class in its proportion, and at least once.
-    `slice_fields` are fields of the records by whose values the scores are given too.
+    `slice_fields` are fields of the records by whose values the scores are given too. `label_names` are words for the
+    classes, in their order: (negative, positive) for labels of 0 and 1.
 
     Raises:
       ValueError: bad data, a label that is no class name or that training never sees, or the same data given for
@@ -130,6 +132,8 @@ def text_classification(
         stratify=True,
     )
     classes = _classes(found)
+    if label_names and len(set(label_names)) != len(classes):
+        raise ValueError(f"label_names={label_names}: wanted a name of its own for each of the labels {classes}")
     if num_labels:
         found["train"] = _choose(found["train"], num_labels, labels_seed)
     number = {label: index for index, label in enumerate(classes)}
@@ -143,7 +147,7 @@ def text_classification(
             name: {"labels": {str(label): count for label, count in sorted(Counter(part.labels).items())}}
             for name, part in found.items()
         },
-        label_names=tuple(map(str, classes)),
+        label_names=label_names or tuple(map(str, classes)),
         label_counts=tuple(found["train"].labels.count(label) for label in classes),
     )
 

@@ -101,7 +101,11 @@ def test_classes_are_the_sorted_training_labels(tmp_path):
     assert data.spec.label_names == ("a", "b", "c")
     assert data.spec.num_classes == 3
     numbers = [{"text": f"{n}", "label": (10, 9, -1)[n % 3]} for n in range(30)]
-    assert load(write(tmp_path / "b.jsonl", numbers)).spec.label_names == ("-1", "9", "10")
+    path = write(tmp_path / "b.jsonl", numbers)
+    assert load(path).spec.label_names == ("-1", "9", "10")
+    named = load(path, label_names=("low", "nine", "ten"))
+    assert named.spec.label_names == ("low", "nine", "ten")
+    assert named.splits["train"].labels == load(path).splits["train"].labels
 
 
 def test_a_budget_of_labels_is_stratified_and_seeded(tmp_path):
@@ -160,6 +164,10 @@ def test_shared_rows_and_labels_are_counted(tmp_path):
         ({"text_field": "label", "path": "integers.jsonl"}, "record 1: field 'label' is int, wanted text"),
         ({"valid_fraction": 0.001}, "valid_fraction=0.001 of the 31 records"),
         ({"valid_fraction": 1.0}, "valid_fraction=1.0; wanted a number between 0 and 1"),
+        (
+            {"label_names": ("x", "y")},
+            "label_names=.*wanted a name of its own for each of the labels \\['a', 'b', 'c'\\]",
+        ),
         ({"length": 2}, "length=2 leaves no room for text between special tokens; use 3 or more"),
         ({"length": 4, "pair_field": "pair"}, "use 5 or more"),
     ],
