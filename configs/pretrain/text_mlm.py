@@ -41,30 +41,33 @@ def get_config(variant=""):
         model = dict(name="lstm", width=256, depth=1)
         optimizer |= dict(name="adamw", peak_rate=3e-3)
         del optimizer["adam_rate"]
-    page = dict(
-        data=dict(
-            name="text",
-            path="embedded:corpus[train]" if tiny else "",
-            valid_fraction=0.01,
-            length=32 if tiny else 128,
-        ),
-        objective=dict(name="masked_lm", rate=0.2 if small or onward else 0.3, unit="words"),
-        optimizer=optimizer,
-        num_steps=20 if tiny else 600 if onward else 6000 if small else 100_000,
-        batch_size=8 if tiny else 32 if medium or onward else 16 if small else 1024,
-        log=dict(every=100 if small or onward else 10),
-        checkpoint=dict(every=10 if tiny else 2000),
-        evaluation=dict(
-            every=10 if tiny else 200 if onward else 2000,
-            batch_size=64 if small or onward else 0,
-            samples=("The capital of France is <mask>.",),
-        ),
+    data = dict(
+        name="text",
+        path="embedded:corpus[train]" if tiny else "",
+        valid_fraction=0.01,
+        length=32 if tiny else 128,
     )
-    if not onward:  # model, head and tokenizer of a run that goes on are its own
-        page |= dict(model=model, head=dict() if small else dict(transform=True, bias=True))
-        page["data"]["tokenizer"] = dict(
-            name="wordpiece",
-            vocab_size=300 if tiny else 16384 if small else 30522,
-            lowercase=small,
+    tokenizer = dict(
+        name="wordpiece",
+        vocab_size=300 if tiny else 16384 if small else 30522,
+        lowercase=small,
+    )
+    own = dict(model=model, head=dict() if small else dict(transform=True, bias=True))
+    return ConfigDict(
+        dict(
+            # A run that goes on has model, head and tokenizer already.
+            data=data if onward else data | dict(tokenizer=tokenizer),
+            objective=dict(name="masked_lm", rate=0.2 if small or onward else 0.3, unit="words"),
+            optimizer=optimizer,
+            num_steps=20 if tiny else 600 if onward else 6000 if small else 100_000,
+            batch_size=8 if tiny else 32 if medium or onward else 16 if small else 1024,
+            log=dict(every=100 if small or onward else 10),
+            checkpoint=dict(every=10 if tiny else 2000),
+            evaluation=dict(
+                every=10 if tiny else 200 if onward else 2000,
+                batch_size=64 if small or onward else 0,
+                samples=("The capital of France is <mask>.",),
+            ),
+            **({} if onward else own),
         )
-    return ConfigDict(page)
+    )
