@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def drawn_variables(module: nn.Module, *inputs: Any) -> Any:
+def drawn_variables(module: nn.Module, *inputs: Any, **options: Any) -> Any:
     """Variables drawn wide enough that every part matters; scales and variances lie around 1."""
-    shapes = nn.meta.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs)))
+    shapes = nn.meta.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, **options)))
     draw = np.random.default_rng(1)
 
     def make(path: Any, leaf: Any) -> jax.Array:
