@@ -62,6 +62,11 @@ class ConvNetConfig:
             width = (width if stage == 0 else width // 2) + depth * self.growth
         return width
 
+    @property
+    def depth(self) -> int:
+        """Blocks in all."""
+        return sum(self.depths)
+
     def module(self) -> ConvNet:
         return ConvNet(self)
 
