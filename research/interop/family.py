@@ -5,39 +5,47 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from research.interop.rules import Rule
 from research.models.transformer import TransformerConfig
 
 Settings = Mapping[str, Any]  # a config.json
 Head = Mapping[str, Any]  # a head's block, complete
+Config = TypeVar("Config")  # what a model of the family is
 
 
 @dataclass(frozen=True)
-class Family:
-    """One `model_type`.
+class Family(Generic[Config]):
+    """One `model_type`, whose models are configured by a `config`.
 
     `read` turns a config.json into a model block (without dtypes); `write` is its inverse, given the special ids of the
-    tokenizer; `misfit` says in words why a transformer is none of this family, or "". `read_head` gives the head's
-    block that a task's architecture has; `head_misfit` says why a head's block is none for a task, or "". The rules of
-    `backbone` and `head` name tensors as they are where a head stands beside the backbone, whose names begin with
-    `prefix` then.
+    tokenizer (none for images); `misfit` says in words why a `config` is none of this family, or "". `read_head` gives
+    the head's block that a task's architecture has; `head_misfit` says why a head's block is none for a task, or "".
+    The rules of `backbone` and `head` name tensors as they are where a head stands beside the backbone, whose names
+    begin with `prefix` then.
     """
 
     model_type: str
     prefix: str
     tasks: Mapping[str, str]  # task: architecture
     read: Callable[[Settings], dict[str, Any]]
-    write: Callable[[TransformerConfig, Mapping[str, int]], dict[str, Any]]
-    misfit: Callable[[TransformerConfig], str]
-    backbone: Callable[[TransformerConfig, Settings], Sequence[Rule]]
+    write: Callable[[Config, Mapping[str, int]], dict[str, Any]]
+    misfit: Callable[[Config], str]
+    backbone: Callable[[Config, Settings], Sequence[Rule]]
     read_head: Callable[[str, Settings], dict[str, Any]]
     head_misfit: Callable[[str, Head], str]
-    head: Callable[[str, TransformerConfig, Head], Sequence[Rule]]
+    head: Callable[[str, Config, Head], Sequence[Rule]]
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other architectures, and their task here
     unused: Sequence[str] = ()  # patterns of tensors that say nothing: buffers, heads that the architecture leaves out
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)  # endings of old files, and today's
+    config: type = TransformerConfig
+
+    def refuses(self, model: Any) -> str:
+        """Why a model of any configuration is none of this family, or ""."""
+        if not isinstance(model, self.config):
+            return f"a {self.config.__name__}, not a {type(model).__name__}"
+        return self.misfit(model)
 
     def task_of(self, architecture: str) -> str:
         """The task of one of `tasks`' architectures; "" for another."""
@@ -45,7 +53,7 @@ class Family:
         return {**self.aliases, **known}.get(architecture, "")
 
 
-def differences(model: TransformerConfig, wanted: Mapping[str, Any]) -> str:
+def differences(model: Any, wanted: Mapping[str, Any]) -> str:
     """`key=value, wanted value` for each field of the model that is not as wanted; values may be tuples of choices."""
     found = []
     for key, choices in wanted.items():

@@ -44,7 +44,13 @@ def read_pooling(folder: Path) -> dict[str, Any]:
 
 
 def write_pooling(folder: Path, head: Mapping[str, Any], *, width: int) -> None:
-    """Writes modules.json for an embedding head; none for BERT's own pooler, which is part of the model."""
+    """Writes modules.json for an embedding head; none for BERT's own pooler, which is part of the model.
+
+    Raises:
+      ValueError: a pooling that sentence-transformers does not have.
+    """
+    if head["pooling"] not in _MODES.values():
+        raise ValueError(f"head.pooling={head['pooling']} cannot be written; it can be {', '.join(_MODES.values())}")
     if head["pooler"]:
         return
     kinds = ["Transformer", "Pooling"] + ["Normalize"] * head["normalize"]

@@ -44,7 +44,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, np.ndarray], *, shard_byte
         size = sum(other.nbytes for other in shards[-1].values())
         if shards[-1] and size + tensor.nbytes > shard_bytes:
             shards.append({})
-        shards[-1][name] = np.ascontiguousarray(tensor)  # the library writes other layouts scrambled
+        shards[-1][name] = np.asarray(tensor, order="C")  # the library writes other layouts scrambled
     if len(shards) == 1:
         save_file(shards[0], folder / NAME, metadata={"format": "pt"})
         return

@@ -8,18 +8,19 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from research.models.attention_pool import AttentionPool
 from research.models.layers import Dropout, Projection
 
 
 class ClassificationHead(nn.Module):
     """Pools a row to one vector and maps it to class logits in float32.
 
-    `pooling`: the first token, the last real one, or the mean or maximum over real ones; `pooler` adds BERT's
-    dense layer with tanh.
+    `pooling`: the first token, the last real one, the mean or maximum over real ones, or multihead attention pooling
+    ("map": `AttentionPool`, which has parameters); `pooler` adds BERT's dense layer with tanh.
     """
 
     num_classes: int
-    pooling: Literal["first", "last", "mean", "max"] = "mean"
+    pooling: Literal["first", "last", "mean", "max", "map"] = "mean"
     pooler: bool = False
     bias: bool = True
     dropout: float = 0.0
@@ -28,13 +29,12 @@ class ClassificationHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Array:
-        pooled = pool(hidden, mask, self.pooling)
+        types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        pooled = _pool(hidden, mask, self.pooling, **types)
         if self.pooler:
-            pooled = jnp.tanh(
-                _dense(pooled, pooled.shape[-1], "pooler", dtype=self.dtype, param_dtype=self.param_dtype)
-            )
+            pooled = jnp.tanh(_dense(pooled, pooled.shape[-1], "pooler", **types))
         pooled = Dropout(self.dropout)(pooled, train=train)
-        types = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
+        types |= dict(dtype=jnp.float32)
         return _dense(pooled, self.num_classes, "classifier", bias=self.bias, **types)
 
 
@@ -76,7 +76,7 @@ class EmbeddingHead(nn.Module):
     `pooling` and `pooler` as in `ClassificationHead`.
     """
 
-    pooling: Literal["first", "last", "mean", "max"] = "mean"
+    pooling: Literal["first", "last", "mean", "max", "map"] = "mean"
     pooler: bool = False
     normalize: bool = False
     dtype: str = "float32"
@@ -84,11 +84,10 @@ class EmbeddingHead(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-        pooled = pool(hidden, mask, self.pooling)
+        types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        pooled = _pool(hidden, mask, self.pooling, **types)
         if self.pooler:
-            pooled = jnp.tanh(
-                _dense(pooled, pooled.shape[-1], "pooler", dtype=self.dtype, param_dtype=self.param_dtype)
-            )
+            pooled = jnp.tanh(_dense(pooled, pooled.shape[-1], "pooler", **types))
         pooled = pooled.astype(jnp.float32)
         if self.normalize:
             pooled = pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
@@ -99,6 +98,13 @@ def _dense(inputs: Float[Array, "*batch D"], size: int, name: str, *, bias: bool
     """A linear map within a head's compact method, with BERT's initialisation."""
     shape, axes = (inputs.shape[-1], size), ("embed", None)
     return Projection("...d,de->...e", shape, axes, bias=bias, stddev=0.02, name=name, **types)(inputs)
+
+
+def _pool(hidden: Array, mask: Array, kind: str, **types: Any) -> Float[Array, "B D"]:
+    """`pool`, or attention pooling within a head's compact method."""
+    if kind == "map":
+        return AttentionPool(name="pool", **types)(hidden, mask).astype(jnp.float32)
+    return pool(hidden, mask, kind)
 
 
 def pool(hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], kind: str) -> Float[Array, "B D"]:

@@ -17,10 +17,7 @@ from research.ops.attention import attention, attention_mask
 from research.ops.rotary import rotary, sinusoidal
 from research.types import Cache
 
-_REMAT = {
-    "full": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
+_REMAT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,13 @@ class TransformerConfig:
     norm_position: Literal["pre", "post"] = "pre"
     norm_epsilon: float = 1e-6
     embed_norm: bool = False
-    position: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    position: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
     num_token_types: int = 0  # BERT's, for the two texts of a pair
     rotary_base: float = 10_000.0
     activation: Literal["gelu", "gelu_tanh", "relu", "squared_relu", "swiglu"] = "gelu"
     qk_norm: bool = False
     bias: bool = True
+    qkv_bias: bool = True  # false: none for query, key and value, whatever `bias` is
     dropout: float = 0.0
     remat: Literal["none", "full", "dots"] = "none"
     unroll: int = 1  # layers per scan iteration: more is faster on CPU and slower to compile
@@ -109,7 +107,7 @@ class Transformer(nn.Module):
         if config.embed_norm:
             self.stem_norm = Norm(config.norm, config.norm_epsilon, config.bias, **types)
         self.stem_dropout = Dropout(config.dropout)
-        self.layers = self._stack()(config)
+        self.layers = stack(config)
         if config.norm_position == "pre":
             self.final_norm = Norm(config.norm, config.norm_epsilon, config.bias, **types)
 
@@ -169,20 +167,21 @@ class Transformer(nn.Module):
             hidden = self.stem_norm(hidden)
         return self.stem_dropout(hidden, train=train)
 
-    def _stack(self) -> Any:
-        config = self.config
-        block: Any = TransformerBlock
-        if config.remat != "none":
-            block = nn.remat(block, prevent_cse=False, policy=_REMAT[config.remat], static_argnums=(6,))
-        return nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=cast(Any, (0, *[nn.broadcast] * 4)),  # flax has no type for it but its default's
-            length=config.depth,
-            unroll=min(config.unroll, config.depth),
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
+
+def stack(config: TransformerConfig) -> Any:
+    """The blocks, scanned over layers; called as one block, with a layer axis first in the cache."""
+    block: Any = TransformerBlock
+    if config.remat != "none":
+        block = nn.remat(block, prevent_cse=False, policy=_REMAT[config.remat], static_argnums=(6,))
+    return nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=cast(Any, (0, *[nn.broadcast] * 4)),  # flax has no type for it but its default's
+        length=config.depth,
+        unroll=min(config.unroll, config.depth),
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )(config)
 
 
 class TransformerBlock(nn.Module):
@@ -224,11 +223,12 @@ class Attention(nn.Module):
         config = self.config
         size, kv_heads = config.head_dim, config.kv_heads
         types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
-        matrix = types | dict(matmul_dtype=config.matmul_dtype)
+        matrix: dict[str, Any] = types | dict(matmul_dtype=config.matmul_dtype)
 
         def heads(name: str, count: int) -> Array:
             shape, axes = (config.width, count, size), ("embed", "heads", "head_dim")
-            return Projection("bld,dhk->blhk", shape, axes, bias=config.bias, stddev=0.02, name=name, **matrix)(hidden)
+            bias = config.bias and config.qkv_bias
+            return Projection("bld,dhk->blhk", shape, axes, bias=bias, stddev=0.02, name=name, **matrix)(hidden)
 
         query, key, value = heads("query", config.num_heads), heads("key", kv_heads), heads("value", kv_heads)
         if config.qk_norm:

@@ -8,8 +8,8 @@ import pytest
 from research.ops.product import product
 from tests.small import difference
 
-SIZES = {"b": 2, "l": 3, "d": 5, "h": 7, "k": 11, "e": 13, "f": 17}
-EQUATIONS = ("bld,dhk->blhk", "blhk,hkd->bld", "bld,df->blf", "blf,fd->bld", "bd,dhk->bhk")
+SIZES = {"b": 2, "l": 3, "d": 5, "h": 7, "k": 11, "e": 13, "f": 17, "p": 3, "q": 2, "c": 5}
+EQUATIONS = ("bld,dhk->blhk", "blhk,hkd->bld", "bld,df->blf", "blf,fd->bld", "bd,dhk->bhk", "blpqc,pqcd->bld")
 
 
 def drawn(equation):
