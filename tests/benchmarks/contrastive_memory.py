@@ -49,7 +49,9 @@ def lower(loss: Any, form: str, batch_size: int, dtype: str, mesh: Mesh) -> jax.
     side = jax.ShapeDtypeStruct((batch_size, WIDTH), dtype, sharding=split)
     scalars = {name: jax.ShapeDtypeStruct((), jnp.float32, sharding=whole) for name in SCALARS[loss]}
     with jax.set_mesh(mesh):
-        traced = jax.jit(jax.value_and_grad(mean, argnums=(0, 1, 2))).trace(side, side, scalars)
+        # The gradients lie as the vectors do: left alone, the compiler gives a whole one to every device.
+        out = (whole, (split, split, whole))
+        traced = jax.jit(jax.value_and_grad(mean, argnums=(0, 1, 2)), out_shardings=out).trace(side, side, scalars)
         return traced.lower(lowering_platforms=("tpu",))
 
 
