@@ -71,7 +71,7 @@ class LanguageHead(nn.Module):
         types: dict[str, Any] = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if self.transform:
             shape, axes = (self.width, self.width), ("embed", None)
-            options = types | dict(matmul_dtype=self.matmul_dtype, bias=True, stddev=0.02)
+            options: dict[str, Any] = types | dict(matmul_dtype=self.matmul_dtype, bias=True, stddev=0.02)
             hidden = Projection("...d,de->...e", shape, axes, name="transform", **options)(hidden)
             hidden = Norm("layer", self.norm_epsilon, name="norm", **types)(jax.nn.gelu(hidden, approximate=False))
         if not self.tied:

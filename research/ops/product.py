@@ -21,7 +21,7 @@ def product(equation: str, first: Array, second: Array, *, dtype: Any, matmul_dt
         return jnp.einsum(equation, first, second, preferred_element_type=dtype)
     if "..." in equation:  # every letter must have a name: a gradient sums over those that one factor lacks
         equation = equation.replace("...", "xyzw"[: max(first.ndim, second.ndim) - 1])
-    return _rounded(equation, first, second, matmul_dtype).astype(dtype)
+    return jnp.asarray(_rounded(equation, first, second, matmul_dtype), dtype)
 
 
 def sum_of_outer_products(first: Float[Array, "N V"], second: Float[Array, "N D"]) -> Float[Array, "V D"]:
