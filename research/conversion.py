@@ -14,7 +14,7 @@ from research.inference.text_model import vocabulary_logits
 from research.interop import is_published, write_folder
 from research.interop.verify import TOLERANCE, differences
 from research.models import MODELS
-from research.trained import Trained, open_trained
+from research.trained import Trained, assemble, open_trained
 from research.training.checkpoint import Checkpoints
 
 _SPECIAL = ("pad", "unk", "bos", "eos", "mask")
@@ -73,13 +73,22 @@ def write_published(folder: Path, trained: Trained) -> str:
 
 
 def verify(folder: Path, trained: Trained, *, say: Callable[[str], None] = print) -> int:
-    """Prints how far both sides are apart, relative to the largest value; 1 where that is too far."""
-    found = differences(folder, functools.partial(outputs, trained), vocab_size=trained.spec.vocab_size)
+    """Prints how far both sides are apart in float32, relative to the largest value; 1 where that is too far."""
+    found = differences(folder, functools.partial(outputs, in_float32(trained)), vocab_size=trained.spec.vocab_size)
     for name, value in found.items():
         say(f"{name}: largest difference {value:.1e} of the largest value")
     worst = max(found.values())
     say(f"{'equal' if worst <= TOLERANCE else 'DIFFERENT'} to {TOLERANCE:.0e}")
     return 0 if worst <= TOLERANCE else 1
+
+
+def in_float32(trained: Trained) -> Trained:
+    """The same model, computing in float32 whatever it was trained in."""
+    single = {"dtype": "float32", "matmul_dtype": ""}
+    blocks = {
+        name: {key: single.get(key, value) for key, value in trained.about[name].items()} for name in ("model", "head")
+    }
+    return assemble({**trained.about, **blocks}, trained.params, trained.step)
 
 
 def outputs(trained: Trained, tokens: np.ndarray, mask: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

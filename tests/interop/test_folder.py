@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from research.conversion import convert, outputs, write_published
+from research.conversion import convert, in_float32, outputs, write_published
 from research.interop import read_folder
 from research.interop.tensor_files import read_tensors, write_tensors
+from research.interop.verify import difference, draw_inputs
 from research.predict import main as predict
 from research.trained import open_trained
-from tests.drawn import FAMILIES, VOCABULARY, draw, tokenizer
+from tests.drawn import FAMILIES, LENGTH, VOCABULARY, draw, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +222,12 @@ def test_a_sentence_encoder_keeps_its_pooling(copy, capsys):
     (copy / "1_Pooling" / "config.json").write_text(json.dumps(pooling | dict(pooling_mode_max_tokens=True)))
     with pytest.raises(ValueError, match="pooling by pooling_mode_mean_tokens and pooling_mode_max_tokens"):
         read_folder(copy)
+
+
+@pytest.mark.parametrize("changes", [dict(matmul_dtype="bfloat16"), dict(dtype="bfloat16")])
+def test_what_was_trained_in_bfloat16_is_compared_in_float32(changes):
+    inputs = draw_inputs(VOCABULARY, pad_id=0, length=LENGTH)
+    single, rounded = (draw(*FAMILIES["bert"], **more) for more in ({}, changes))
+    wanted = outputs(single, *inputs)[0]
+    assert difference(outputs(rounded, *inputs)[0], wanted) > 1e-4
+    assert difference(outputs(in_float32(rounded), *inputs)[0], wanted) == 0.0
