@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from research.inference.text_model import vocabulary_logits
 from research.interop import is_published, write_folder
@@ -69,6 +71,8 @@ def write_published(folder: Path, trained: Trained) -> str:
         ids=ids,
         tokens=tokens,
         label_names=trained.spec.label_names,
+        target_mean=trained.spec.target_mean,
+        target_scale=trained.spec.target_scale,
     )
 
 
@@ -106,7 +110,10 @@ def in_float32(trained: Trained) -> Trained:
 
 
 def outputs(trained: Trained, tokens: np.ndarray, mask: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of every position, and what the head makes of them: logits by position or by row, or one vector a row."""
+    """Vectors of every position, and what the head makes of them: logits by position or by row, or one vector a row.
+
+    A regression's number is in its own units.
+    """
     variables = {"params": trained.params}
     real = jnp.asarray(mask) > 0
     hidden, _ = trained.model.apply(
@@ -122,8 +129,11 @@ def outputs(trained: Trained, tokens: np.ndarray, mask: np.ndarray, types: np.nd
         scores = scores[..., : trained.about["model"]["vocab_size"]]
     elif kind == "tagging":
         scores = trained.model.apply(variables, hidden, train=False, method="tag")
+    elif kind == "spans":
+        scores = trained.model.apply(variables, hidden, train=False, method="spans")
     elif kind == "classification":
-        scores = trained.model.apply(variables, hidden, real, train=False, method="classify")
+        logits = cast(Array, trained.model.apply(variables, hidden, real, train=False, method="classify"))
+        scores = trained.spec.target_mean + trained.spec.target_scale * logits
     else:
         scores = trained.model.apply(variables, hidden, real, method="embed")
     return np.asarray(hidden, np.float32), np.asarray(scores, np.float32)
