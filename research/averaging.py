@@ -27,7 +27,8 @@ def average(
     """Writes a workdir whose parameters are the mean of the runs' (Wortsman et al. 2022, "Model soups", recipe 1; with
     a pretrained model among them "Robust fine-tuning of zero-shot models", equation 1).
 
-    Heads are averaged over the runs that have the first one's head and labels, backbones over all, in float64.
+    Heads are averaged over the runs that have the first one's head and labels (and units, where they tell a number),
+    backbones over all, in float64.
 
     Raises:
       ValueError: fewer than two runs, shares that do not fit, a workdir in use, or models of different shape or tokens.
@@ -92,7 +93,10 @@ def _check(first: Trained, other: Trained, names: str) -> None:
 
 
 def _same_head(first: Trained, other: Trained) -> bool:
-    about = [(each.about["head"]["name"], tuple(each.about["label_names"])) for each in (first, other)]
+    about = [
+        (each.about["head"]["name"], each.spec.label_names, each.spec.target_mean, each.spec.target_scale)
+        for each in (first, other)
+    ]
     shapes = [jax.tree.map(jnp.shape, dict(each.params.get("head", {}))) for each in (first, other)]
     return about[0] == about[1] and shapes[0] == shapes[1]
 

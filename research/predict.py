@@ -131,10 +131,9 @@ def read_threshold(workdir: Path) -> float:
 
 def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size: int) -> Predict:
     """The function that answers texts, from an `trained.Trained`."""
-    from research.build import resolve
-    from research.data import DATA
+    from research.build import parameters
     from research.data.labelled import encode_rows
-    from research.data.question_answering import encode_questions
+    from research.data.question_answering import encode_questions, fit_windows, question_answering
     from research.data.tagging import encode_words
     from research.evaluation.question_answering import find_answers
     from research.evaluation.tagging import has_spans, spans
@@ -161,8 +160,9 @@ def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size:
             model, [text for (text,) in texts], encode=encode, spans=marked, batch_size=batch_size
         )
     if task == "answer":
-        data = resolve(trained.about["data"], DATA, kind="data")  # with the defaults that the page leaves out
-        sizes = {name: data[name] for name in ("length", "max_question", "stride")}
+        # With the defaults that a page leaves out; a published model says nothing but its length.
+        data = {name: default for name, (_, default) in parameters(question_answering).items()} | trained.about["data"]
+        sizes = fit_windows(data["length"], max_question=data["max_question"], stride=data["stride"])
         encode = functools.partial(encode_questions, tokenizer=trained.tokenizer, **sizes)
         find = functools.partial(find_answers, max_answer=data["max_answer"])
         return lambda texts, first: answer(model, texts, encode=encode, find=find, batch_size=batch_size, **chosen)

@@ -25,6 +25,15 @@ from research.training.restore import read_about, read_frozen, read_params
 from research.training.step_folder import chosen_step, complete_steps
 from research.types import Objective
 
+# What a published model reads, by its task, as a data block names it; running text for the others.
+_DATA = {
+    "classification": "text_classification",
+    "multi_label": "text_multi_label",
+    "regression": "text_regression",
+    "tagging": "tagging",
+    "question_answering": "question_answering",
+}
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -99,13 +108,12 @@ def _open_published(folder: Path) -> Trained:
     model, head = dict(published.model), dict(published.head)
     types = {"dtype": "float32", "param_dtype": str(jax.tree.leaves(published.params)[0].dtype)}
     offered = types | {key: model[key] for key in ("vocab_size", "length", "width")}
-    data = {"classification": "text_classification", "tagging": "tagging"}.get(published.task, "text")
     about = {
         "model": resolve(model, MODELS, kind="model", **types),
         "head": resolve(head, HEADS, kind="head", **offered),
         "objective": {"name": published.task} if published.task in OBJECTIVES else {},
         "tokenizer": published.tokenizer,
-        "data": {"name": data, "length": model["length"]},
+        "data": {"name": _DATA.get(published.task, "text"), "length": model["length"]},
         "label_names": list(published.label_names),
     }
     found = facts(from_json(published.tokenizer))["vocab_size"]

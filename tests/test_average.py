@@ -11,18 +11,10 @@ import pytest
 from research.averaging import average
 from research.conversion import write_published
 from research.trained import open_trained
-from research.training.checkpoint import Checkpoints
-from tests.drawn import BERT_HEAD, draw
+from tests.drawn import BERT_HEAD, BERT_POOLED, draw, write_run
 from tests.small import difference
 
 CLASSIFIER = dict(name="classification")
-
-
-def write_run(folder, trained):
-    with Checkpoints(folder / "checkpoints", about=trained.about) as checkpoints:
-        checkpoints.save(0, params=trained.params, state={}, host={}, metrics={})
-    (folder / "config.json").write_text(json.dumps({"objective": trained.about["objective"]}))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +54,18 @@ def test_pretrained_weights_move_the_backbone_alone(runs, tmp_path, start):
         np.testing.assert_array_equal(leaf, kept)
     backbones = [models[name].params["backbone"] for name in ("first", "start")]
     assert difference(jax.tree.map(lambda a, b: (a + b) / 2, *backbones), found["backbone"]) < 1e-6
+
+
+def test_heads_that_tell_numbers_in_other_units_are_not_averaged(tmp_path):
+    first = draw("bert", "regression", BERT_POOLED, targets=dict(target_mean=40.0, target_scale=3.0))
+    write_run(tmp_path / "first", first)
+    write_published(tmp_path / "published", first)  # in the numbers' own units
+    said = []
+    average([tmp_path / "first", tmp_path / "published"], tmp_path / "mean", command=["x"], say=said.append)
+    assert said[1].endswith("its backbone alone") and not said[0].endswith("its backbone alone")
+    found = open_trained(tmp_path / "mean")
+    assert found.spec.target_mean == 40.0
+    assert difference(first.params, found.params) < 1e-6
 
 
 @pytest.mark.parametrize(

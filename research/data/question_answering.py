@@ -17,6 +17,7 @@ from research.data.text import TokenizerBlock, train_tokenizer
 from research.data.tokenizers import facts
 
 _CHUNK = 256  # texts encoded at a time: offsets are many
+_SPECIAL = 3  # tokens of a row: <bos> and two <eos>
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,14 @@ def question_answering(
     )
 
 
+def fit_windows(length: int, *, max_question: int, stride: int) -> dict[str, int]:
+    """The sizes that `encode_questions` takes, as they are given where rows of `length` have room for them, or less."""
+    if length - max_question - _SPECIAL < 1:
+        max_question = (length - _SPECIAL) // 2
+    room = length - max_question - _SPECIAL
+    return {"length": length, "max_question": max_question, "stride": stride if stride < room else room // 2}
+
+
 def encode_questions(
     asked: Sequence[tuple[str, str]],
     tokenizer: Tokenizer,
@@ -189,7 +198,7 @@ def _check(length: int, max_question: int, stride: int, max_answer: int, empty_w
     for name, value in (("max_question", max_question), ("max_answer", max_answer)):
         if value < 1:
             raise ValueError(f"{name}={value}: wanted 1 or more")
-    room = length - max_question - 3  # <bos> and two <eos>
+    room = length - max_question - _SPECIAL
     if room < 1:
         raise ValueError(
             f"length={length} leaves no room for a context beside max_question={max_question} and 3 special tokens; "

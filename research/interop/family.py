@@ -16,6 +16,27 @@ Config = TypeVar("Config")  # what a model of the family is
 
 
 @dataclass(frozen=True)
+class Task:
+    """What a published model is for: the name of its head's block, and what its config.json says of it."""
+
+    head: str
+    labelled: bool = False  # id2label names what the head gives
+    problem: str = ""  # `problem_type`, which parts the tasks of one architecture
+
+
+TASKS = {
+    "features": Task("embedding"),
+    "masked_lm": Task("language"),
+    "causal_lm": Task("language"),
+    "classification": Task("classification", labelled=True, problem="single_label_classification"),
+    "multi_label": Task("classification", labelled=True, problem="multi_label_classification"),
+    "regression": Task("classification", labelled=True, problem="regression"),
+    "tagging": Task("tagging", labelled=True),
+    "question_answering": Task("spans"),
+}
+
+
+@dataclass(frozen=True)
 class Family(Generic[Config]):
     """One `model_type`, whose models are configured by a `config`.
 
@@ -47,10 +68,17 @@ class Family(Generic[Config]):
             return f"a {self.config.__name__}, not a {type(model).__name__}"
         return self.misfit(model)
 
-    def task_of(self, architecture: str) -> str:
-        """The task of one of `tasks`' architectures; "" for another."""
-        known = {name: task for task, name in self.tasks.items()}
-        return {**self.aliases, **known}.get(architecture, "")
+    def architecture_of(self, settings: Settings) -> str:
+        """The architecture of a config.json, that of bare features where it names none."""
+        return (settings.get("architectures") or [self.tasks["features"]])[0]
+
+    def task_of(self, settings: Settings) -> str:
+        """The task of a config.json; "" where its architecture, or its `problem_type` for this, is none of `tasks`."""
+        architecture = self.architecture_of(settings)
+        found = [task for task, name in self.tasks.items() if name == architecture]
+        if any(TASKS[task].problem for task in found):
+            found = [task for task in found if TASKS[task].problem == problem_type(settings)]
+        return found[0] if found else self.aliases.get(architecture, "")
 
 
 def differences(model: Any, wanted: Mapping[str, Any]) -> str:
@@ -84,6 +112,19 @@ def activation(settings: Settings, key: str, names: Mapping[str, str]) -> str:
     if not isinstance(value, str) or value not in names:
         raise ValueError(f"config.json says {key}={value!r}; here it can be {' or '.join(map(repr, names))}")
     return names[value]
+
+
+def problem_type(settings: Settings) -> str:
+    """What a sequence classification model learns; where config.json leaves it open, one label is a number to tell.
+
+    Raises:
+      ValueError: several numbers to tell.
+    """
+    num_labels = len(class_names(settings))
+    named = settings.get("problem_type") or ("regression" if num_labels == 1 else "single_label_classification")
+    if named == "regression" and num_labels > 1:
+        raise ValueError(f"config.json says problem_type='regression' with {num_labels} labels; here it can have 1")
+    return named
 
 
 def class_names(settings: Settings) -> list[str]:

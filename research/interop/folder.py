@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from research.interop.family import Family, Head, class_names
+from research.interop.family import TASKS, Family, Head, class_names
 from research.interop.hf_bert import bert, roberta
 from research.interop.hf_gpt2 import gpt2
 from research.interop.hf_llama import llama
@@ -33,7 +34,7 @@ class Published:
 
     model: Mapping[str, Any]
     head: Mapping[str, Any]
-    task: str  # features, masked_lm, causal_lm, classification or tagging
+    task: str  # of `TASKS`
     params: Mapping[str, Any]
     tokenizer: str  # contents of tokenizer.json
     label_names: Sequence[str]
@@ -81,7 +82,7 @@ def read_folder(folder: Path) -> Published:
     unused = [name for name in tensors if name not in wanted and any(pattern.search(name) for pattern in patterns)]
     used = {name: array for name, array in tensors.items() if name not in unused}
     params = take_all(used, rules, depth=model.depth, where=str(folder))
-    names = class_names(settings) if task in ("classification", "tagging") else []
+    names = class_names(settings) if TASKS[task].labelled else []
     return Published(block, head, task, params, _read_tokenizer(folder), names, unused)
 
 
@@ -97,11 +98,14 @@ def write_folder(
     ids: Mapping[str, int],
     tokens: Mapping[str, str],
     label_names: Sequence[str] = (),
+    target_mean: float = 0.0,
+    target_scale: float = 1.0,
 ) -> str:
     """Writes a model so that `transformers` opens it; returns the architecture.
 
     `name` is the model block's; `ids` and `tokens` are the special tokens by transformers' names (`pad_token_id`,
-    `pad_token`).
+    `pad_token`). A regression whose head gives numbers less `target_mean` and in units of `target_scale` is written so
+    that it gives them as they are, and then in float32: bfloat16 would round the mean.
 
     Raises:
       ValueError: no family of `FAMILIES` has such a model or such a head.
@@ -109,15 +113,19 @@ def write_folder(
     family = _choose(model, name)
     if task not in family.tasks:
         raise ValueError(f"{family.model_type} has no {task} model; it has {', '.join(sorted(family.tasks))}")
+    if target_mean and not any("head/classifier/bias" in rule.ours for rule in family.head(task, model, head)):
+        raise ValueError(
+            f"{family.tasks[task]} has no bias for target_mean={target_mean:.6g}, so that it cannot give numbers in "
+            "their own units; a regression on BERT or RoBERTa can be written"
+        )
     if misfit := family.head_misfit(task, head):
         raise ValueError(f"{family.tasks[task]} has another head ({misfit}); train with that head to export it")
+    if (target_mean, target_scale) != (0.0, 1.0):
+        params = _in_own_units(params, target_mean, target_scale)
     settings = {"architectures": [family.tasks[task]], **family.write(model, ids)}
     settings["tie_word_embeddings"] = bool(head.get("tied", True))
     settings["dtype"] = str(np.asarray(params["backbone"]["embed"]["embedding"]).dtype)
-    if label_names:
-        settings["id2label"] = {str(i): label for i, label in enumerate(label_names)}
-        settings["label2id"] = {label: i for i, label in enumerate(label_names)}
-        settings["classifier_dropout"] = head["dropout"]
+    settings |= _label_settings(task, head, label_names)
     rules = _rules(family, task, model, head, settings)
     if task == "features":
         rules = _without_prefix(rules, family.prefix)
@@ -136,11 +144,17 @@ def _recognise(settings: Mapping[str, Any], folder: Path) -> tuple[Family, str]:
     if kind not in FAMILIES:
         raise ValueError(f"{folder}: model_type={kind!r} is not read here; it can be {', '.join(sorted(FAMILIES))}")
     family = FAMILIES[kind]
-    architecture = (settings.get("architectures") or [family.tasks["features"]])[0]
-    task = family.task_of(architecture)
+    try:
+        task = family.task_of(settings)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     if not task:
-        known = ", ".join(sorted([*family.tasks.values(), *family.aliases]))
-        raise ValueError(f"{folder}: architecture {architecture} is not read here; of {kind} these are: {known}")
+        known = ", ".join(sorted({*family.tasks.values(), *family.aliases}))
+        problem = f" with problem_type={settings['problem_type']!r}" if settings.get("problem_type") else ""
+        raise ValueError(
+            f"{folder}: architecture {family.architecture_of(settings)}{problem} is not read here; of {kind} these "
+            f"are: {known}"
+        )
     return family, task
 
 
@@ -159,6 +173,27 @@ def _rules(
     family: Family, task: str, model: TransformerConfig, head: Head, settings: Mapping[str, Any]
 ) -> Sequence[Rule]:
     return [*family.backbone(model, settings), *family.head(task, model, head)]
+
+
+def _label_settings(task: str, head: Head, label_names: Sequence[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {"problem_type": TASKS[task].problem} if TASKS[task].problem else {}
+    if label_names:
+        settings["id2label"] = {str(i): label for i, label in enumerate(label_names)}
+        settings["label2id"] = {label: i for i, label in enumerate(label_names)}
+        settings["classifier_dropout"] = head["dropout"]
+    return settings
+
+
+def _in_own_units(params: Mapping[str, Any], mean: float, scale: float) -> dict[str, Any]:
+    """The parameters, in float32, of a head whose last linear map gives `mean` + `scale` times what it gave."""
+
+    def single(leaf: Any) -> np.ndarray:
+        return np.asarray(leaf).astype(np.float32)
+
+    last = {key: scale * np.asarray(leaf).astype(np.float64) for key, leaf in params["head"]["classifier"].items()}
+    if "bias" in last:
+        last["bias"] = last["bias"] + mean
+    return jax.tree.map(single, {**params, "head": {**params["head"], "classifier": last}})
 
 
 def _without_prefix(rules: Sequence[Rule], prefix: str) -> Sequence[Rule]:
@@ -196,7 +231,7 @@ def _write_tokenizer(
     """tokenizer.json, with the special tokens around a text that the model was trained with."""
     found = json.loads(contents)
     if found.get("post_processor") is None:
-        found["post_processor"] = _template(tokens, ids, end=task in ("classification", "tagging", "features"))
+        found["post_processor"] = _template(tokens, ids, end=TASKS[task].head != "language")
     _write_json(folder / "tokenizer.json", found)
     kept = {name: token for name, token in tokens.items() if name != "bos_token" or "cls_token" not in tokens}
     _write_json(

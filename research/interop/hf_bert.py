@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from research.interop.family import (
+    TASKS,
     Family,
     Head,
     Settings,
@@ -104,64 +105,72 @@ def _backbone(prefix: str, model: TransformerConfig, settings: Settings) -> Sequ
 
 
 def _read_head(task: str, settings: Settings) -> dict[str, Any]:
-    if task == "masked_lm":
+    kind = TASKS[task].head
+    if kind == "language":
         epsilon = settings.get("layer_norm_eps", 1e-12)
         tied = settings.get("tie_word_embeddings", True)
         return dict(name="language", transform=True, bias=True, norm_epsilon=epsilon, tied=tied)
-    if task in ("classification", "tagging"):
+    if kind in ("classification", "tagging"):
         dropout = settings.get("classifier_dropout")
         dropout = settings.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
         classes = len(class_names(settings))
-        if task == "tagging":
+        if kind == "tagging":
             return dict(name="tagging", num_classes=classes, dropout=dropout)
         return dict(name="classification", num_classes=classes, pooling="first", pooler=True, dropout=dropout)
+    if kind == "spans":
+        return dict(name="spans")
     return dict(name="embedding", pooling="first", pooler=True)
 
 
-_WANTED = {
-    "masked_lm": dict(name="language", transform=True, bias=True, tied=True),
-    "classification": dict(name="classification", pooling="first", pooler=True),
-    "tagging": dict(name="tagging"),
-    "features": dict(name="embedding"),
+_WANTED = {  # of a head, by its name
+    "language": dict(transform=True, bias=True, tied=True),
+    "classification": dict(pooling="first", pooler=True, bias=True),
 }
 
 
 def _head_misfit(task: str, head: Head) -> str:
-    return head_differences(head, _WANTED[task])
+    kind = TASKS[task].head
+    return head_differences(head, {"name": kind, **_WANTED.get(kind, {})})
 
 
 def _bert_head(task: str, model: TransformerConfig, head: Head) -> Sequence[Rule]:
-    width = model.width
-    if task == "masked_lm":
+    kind, width = TASKS[task].head, model.width
+    if kind == "language":
         return [
             *linear("cls.predictions.transform.dense", "head/transform", (width,), (width,)),
             *norm("cls.predictions.transform.LayerNorm", "head/norm", width),
             vocabulary("cls.predictions.bias", "head/bias", model.vocab_size),
         ]
-    if task == "tagging":
-        return linear("classifier", "head/classifier", (width,), (head["num_classes"],))
+    if kind in ("tagging", "spans"):
+        return _head_of_positions(kind, width, head)
     rules = linear("bert.pooler.dense", "head/pooler", (width,), (width,)) if head["pooler"] else []
-    if task == "classification":
+    if kind == "classification":
         rules += linear("classifier", "head/classifier", (width,), (head["num_classes"],))
     return rules
 
 
 def _roberta_head(task: str, model: TransformerConfig, head: Head) -> Sequence[Rule]:
-    width = model.width
-    if task == "masked_lm":
+    kind, width = TASKS[task].head, model.width
+    if kind == "language":
         return [
             *linear("lm_head.dense", "head/transform", (width,), (width,)),
             *norm("lm_head.layer_norm", "head/norm", width),
             vocabulary("lm_head.bias", "head/bias", model.vocab_size),
         ]
-    if task == "tagging":
-        return linear("classifier", "head/classifier", (width,), (head["num_classes"],))
-    if task == "classification":
+    if kind in ("tagging", "spans"):
+        return _head_of_positions(kind, width, head)
+    if kind == "classification":
         return [
             *linear("classifier.dense", "head/pooler", (width,), (width,)),
             *linear("classifier.out_proj", "head/classifier", (width,), (head["num_classes"],)),
         ]
     return linear("roberta.pooler.dense", "head/pooler", (width,), (width,)) if head["pooler"] else []
+
+
+def _head_of_positions(kind: str, width: int, head: Head) -> Sequence[Rule]:
+    if kind == "tagging":
+        return linear("classifier", "head/classifier", (width,), (head["num_classes"],))
+    return linear("qa_outputs", "head/outputs", (width,), (2,))
 
 
 def _family(
@@ -174,7 +183,10 @@ def _family(
             "features": f"{camel}Model",
             "masked_lm": f"{camel}ForMaskedLM",
             "classification": f"{camel}ForSequenceClassification",
+            "multi_label": f"{camel}ForSequenceClassification",
+            "regression": f"{camel}ForSequenceClassification",
             "tagging": f"{camel}ForTokenClassification",
+            "question_answering": f"{camel}ForQuestionAnswering",
         },
         read=_read,
         write=functools.partial(_write, name),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from research.interop.family import (
+    TASKS,
     Family,
     Head,
     Settings,
@@ -110,26 +111,33 @@ def _backbone(model: TransformerConfig, settings: Settings) -> Sequence[Rule]:
 
 def read_head(task: str, settings: Settings) -> dict[str, Any]:
     """The heads of GPT-2 and Llama."""
-    if task == "causal_lm":
+    kind = TASKS[task].head
+    if kind == "language":
         return dict(name="language", tied=settings.get("tie_word_embeddings", True))
-    if task == "classification":
+    if kind == "classification":
         return dict(name="classification", num_classes=len(class_names(settings)), pooling="last", bias=False)
+    if kind == "spans":
+        return dict(name="spans")
     return dict(name="embedding", pooling="last")
 
 
 def head_misfit(task: str, head: Head) -> str:
+    kind = TASKS[task].head
     wanted = {
-        "causal_lm": dict(name="language", transform=False, bias=False),
-        "classification": dict(name="classification", pooling="last", pooler=False, bias=False),
-        "features": dict(name="embedding", pooler=False),
+        "language": dict(transform=False, bias=False),
+        "classification": dict(pooling="last", pooler=False, bias=False),
+        "embedding": dict(pooler=False),
     }
-    return head_differences(head, wanted[task])
+    return head_differences(head, {"name": kind, **wanted.get(kind, {})})
 
 
 def head(task: str, model: TransformerConfig, block: Head) -> Sequence[Rule]:
-    if task == "classification":
+    kind = TASKS[task].head
+    if kind == "classification":
         return linear("score", "head/classifier", (model.width,), (block["num_classes"],), bias=False)
-    if task == "causal_lm" and not block["tied"]:
+    if kind == "spans":
+        return linear("qa_outputs", "head/outputs", (model.width,), (2,))
+    if kind == "language" and not block["tied"]:
         return [vocabulary("lm_head.weight", "head/output/embedding", model.vocab_size, model.width)]
     return []
 
@@ -141,6 +149,9 @@ gpt2 = Family(
         "features": "GPT2Model",
         "causal_lm": "GPT2LMHeadModel",
         "classification": "GPT2ForSequenceClassification",
+        "multi_label": "GPT2ForSequenceClassification",
+        "regression": "GPT2ForSequenceClassification",
+        "question_answering": "GPT2ForQuestionAnswering",
     },
     read=_read,
     write=_write,

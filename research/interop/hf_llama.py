@@ -103,10 +103,12 @@ def _backbone(model: TransformerConfig, settings: Settings) -> Sequence[Rule]:
 llama = Family(
     model_type="llama",
     prefix="model.",
-    tasks={
+    tasks={  # LlamaForQuestionAnswering is left out: it names its backbone as no other does
         "features": "LlamaModel",
         "causal_lm": "LlamaForCausalLM",
         "classification": "LlamaForSequenceClassification",
+        "multi_label": "LlamaForSequenceClassification",
+        "regression": "LlamaForSequenceClassification",
     },
     read=_read,
     write=_write,

@@ -11,44 +11,66 @@ import numpy as np
 
 TOLERANCE = 1e-5  # float32, relative to the largest value
 
-# tokens, mask (1 where real) and token types, each int [B L], to the vectors [B L D] and what the head gives.
-Outputs = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Vectors [B L D], and what the head gives: [B L C] or [B C].
+Found = tuple[np.ndarray, np.ndarray]
+# tokens, mask (1 where real) and token types, each int [B L], to these.
+Outputs = Callable[[np.ndarray, np.ndarray, np.ndarray], Found]
 
 
-def differences(folder: Path, ours: Outputs, *, vocab_size: int, seed: int = 0) -> dict[str, float]:
-    """Largest differences, each relative to the largest value: of the vectors, and of the head's result.
+def differences(
+    folder: Path, ours: Outputs, *, vocab_size: int, length: int, head: bool, seed: int = 0
+) -> dict[str, float]:
+    """Largest differences, as `compare` gives them, on texts of at most `length` tokens.
 
     Raises:
       ValueError: torch or transformers are not installed.
+      RuntimeError: as `compare`.
     """
     model = _open(folder)
-    tokens, mask, types = draw_inputs(vocab_size, pad_id=model.config.pad_token_id or 0, seed=seed)
-    hidden, scores = ours(tokens, mask, types)
-    their_hidden, their_scores = run(model, tokens, mask, types)
-    real = mask > 0
-    found = {"vectors": difference(hidden[real], their_hidden[real])}
-    if their_scores is not None and their_scores.shape == scores.shape:
-        by_position = scores.ndim == 3
-        first, second = (scores[real], their_scores[real]) if by_position else (scores, their_scores)
-        found["head"] = difference(first, second)
+    pad_id = model.config.pad_token_id or 0
+    tokens, mask, types = draw_inputs(vocab_size, pad_id=pad_id, seed=seed, length=min(19, length))
+    return compare(ours(tokens, mask, types), run(model, tokens, mask, types), mask > 0, head=head)
+
+
+def compare(
+    ours: Found, theirs: tuple[np.ndarray, np.ndarray | None], real: np.ndarray, *, head: bool
+) -> dict[str, float]:
+    """Largest differences, each relative to the largest value: of the vectors and, where `head`, of the scores.
+
+    Raises:
+      RuntimeError: the two sides differ in shape, or transformers has no scores.
+    """
+    found, names = {}, ["vectors", "head"] if head else ["vectors"]
+    for name, first, second in zip(names, ours, theirs, strict=False):
+        if second is None or first.shape != second.shape:
+            shape = "nothing" if second is None else list(second.shape)
+            raise RuntimeError(f"{name}: {list(first.shape)} here and {shape} in transformers cannot be compared")
+        where = real if first.ndim == 3 else slice(None)
+        found[name] = difference(first[where], second[where])
     return found
 
 
 def draw_inputs(
     vocab_size: int, *, pad_id: int, seed: int = 0, length: int = 19
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two rows of random tokens, the second cut short: ids, mask and token types, int64 [2, length]."""
+    """Random tokens, row i of length // (i + 1) but at least one: ids, mask and token types, int64 [5, length].
+
+    The largest of a few numbers, one a row, is not near 0 by chance as the only one may be.
+    """
     rng = np.random.default_rng(seed)
-    tokens = rng.integers(min(5, vocab_size - 1), vocab_size, (2, length))
+    lengths = np.maximum(length // np.arange(1, 6), 1)[:, None]
+    tokens = rng.integers(min(5, vocab_size - 1), vocab_size, (5, length))
     tokens = np.where(tokens == pad_id, vocab_size - 1, tokens)
-    mask = np.ones((2, length), np.int64)
-    mask[1, length // 2 :] = 0
+    mask = (np.arange(length) < lengths).astype(np.int64)
     types = (np.arange(length) >= length // 3) * mask
     return np.where(mask > 0, tokens, pad_id), mask, types
 
 
 def run(model: Any, tokens: np.ndarray, mask: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The last vectors of a transformers model, and its logits, or the pooler's output where it has no head."""
+    """The last vectors of a transformers model, and its logits, or the pooler's output where it has no head.
+
+    Those of where an answer begins and of where it ends are one array [B L 2].
+    """
     import torch  # pyright: ignore[reportMissingImports]
 
     given = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(mask)}
@@ -56,7 +78,10 @@ def run(model: Any, tokens: np.ndarray, mask: np.ndarray, types: np.ndarray) -> 
         given["token_type_ids"] = torch.tensor(types)
     with torch.no_grad():
         found = model(**given, output_hidden_states=True)
-    scores = getattr(found, "logits", getattr(found, "pooler_output", None))
+    if hasattr(found, "start_logits"):
+        scores = torch.stack([found.start_logits, found.end_logits], dim=-1)
+    else:
+        scores = getattr(found, "logits", getattr(found, "pooler_output", None))
     return found.hidden_states[-1].float().numpy(), None if scores is None else scores.float().numpy()
 
 

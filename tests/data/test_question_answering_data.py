@@ -10,7 +10,7 @@ import zstandard
 from tokenizers import Tokenizer
 
 from research.batch import Dataset
-from research.data.question_answering import encode_questions, question_answering
+from research.data.question_answering import encode_questions, fit_windows, question_answering
 
 CONTEXTS = {
     "Anna lives in old Reykjavík, far from Bern. Her brother Émile moved to Bern in 1987.": [
@@ -343,6 +343,18 @@ def test_a_json_file_of_another_kind_is_named(tmp_path, contents, message):
 def test_sizes_that_cannot_be_are_named(tmp_path, keys, message):
     with pytest.raises(ValueError, match=message):
         load(write(tmp_path / "a.json", squad()), **keys)
+
+
+def test_sizes_shrink_where_rows_have_no_room_for_them_and_only_there(tmp_path):
+    for length, max_question, stride in ((120, 30, 11), (34, 30, 0), (128, 64, 32)):
+        sizes = dict(max_question=max_question, stride=stride)
+        assert fit_windows(length, **sizes) == dict(length=length, **sizes)
+    path = write(tmp_path / "a.json", squad())
+    for length in (512, 128, 99, 70, 40, 20, 9):
+        sizes = fit_windows(length, max_question=64, stride=32)
+        assert sizes["length"] == length and 1 <= sizes["max_question"] <= 64
+        assert length < 99 or sizes["max_question"] == 64
+        load(path, **sizes)  # raises where they have no room
 
 
 def test_a_tokenizer_without_special_tokens_is_refused():

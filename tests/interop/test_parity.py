@@ -1,4 +1,4 @@
-"""Every family against transformers, on models drawn at random: nothing is downloaded."""
+"""Every family and head against transformers, on models drawn at random: nothing is downloaded."""
 
 import functools
 
@@ -16,7 +16,7 @@ from research.inference import Sampling, classify  # noqa: E402
 from research.inference.generate import generate_tokens  # noqa: E402
 from research.interop import read_folder, write_folder  # noqa: E402
 from research.interop.tensor_files import read_tensors  # noqa: E402
-from research.interop.verify import TOLERANCE, difference, draw_inputs, run  # noqa: E402
+from research.interop.verify import TOLERANCE, compare, draw_inputs, run  # noqa: E402
 from research.models import MODELS  # noqa: E402
 from research.trained import open_trained, text_model  # noqa: E402
 from tests.drawn import FAMILIES  # noqa: E402
@@ -33,26 +33,35 @@ ARCHITECTURES = [
     "BertForMaskedLM",
     "BertForSequenceClassification",
     "BertForTokenClassification",
+    "BertForQuestionAnswering",
     "RobertaModel",
     "RobertaForMaskedLM",
     "RobertaForSequenceClassification",
     "RobertaForTokenClassification",
+    "RobertaForQuestionAnswering",
     "GPT2Model",
     "GPT2LMHeadModel",
     "GPT2ForSequenceClassification",
+    "GPT2ForQuestionAnswering",
     "LlamaModel",
     "LlamaForCausalLM",
     "LlamaForSequenceClassification",
 ]
+SINGLE = "single_label_classification"
+PROBLEMS = {"multi_label_classification": "multi_label", "regression": "regression"}
+CASES = [(architecture, "") for architecture in ARCHITECTURES]
+CASES += [(name, problem) for name in ARCHITECTURES if "SequenceClassification" in name for problem in PROBLEMS]
 
 
-def settings(architecture, shape):
+def settings(architecture, shape, problem):
     width, heads, depth, mlp = SHAPES[shape]
+    labels = dict(num_labels={"regression": 1}.get(problem, 2 if architecture.endswith("QuestionAnswering") else 3))
+    labels |= dict(problem_type=problem) if problem else {}
     if architecture.startswith("GPT2"):
         sizes = dict(n_embd=width, n_head=heads, n_layer=depth, n_inner=mlp, n_positions=40)
-        return transformers.GPT2Config(vocab_size=VOCABULARY, num_labels=3, pad_token_id=0, **sizes)
+        return transformers.GPT2Config(vocab_size=VOCABULARY, pad_token_id=0, **labels, **sizes)
     sizes = dict(hidden_size=width, num_attention_heads=heads, num_hidden_layers=depth, intermediate_size=mlp)
-    sizes |= dict(vocab_size=VOCABULARY, num_labels=3, max_position_embeddings=40)
+    sizes |= dict(vocab_size=VOCABULARY, max_position_embeddings=40, **labels)
     if architecture.startswith("Llama"):
         kv_heads = 1 if shape == "small" else 4
         return transformers.LlamaConfig(num_key_value_heads=kv_heads, pad_token_id=0, rope_theta=5e4, **sizes)
@@ -61,10 +70,10 @@ def settings(architecture, shape):
     return transformers.BertConfig(**sizes)
 
 
-def draw(architecture, shape, folder):
+def draw(architecture, shape, folder, problem=""):
     """A model of transformers with no parameter at its initial zero or one, saved, with a tokenizer of its size."""
     torch.manual_seed(3)
-    model = getattr(transformers, architecture)(settings(architecture, shape)).eval()
+    model = getattr(transformers, architecture)(settings(architecture, shape, problem)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -87,23 +96,23 @@ def special(pad_id):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_values_agree_and_export_is_the_inverse(architecture, shape, tmp_path):
+@pytest.mark.parametrize(("architecture", "problem"), CASES)
+def test_values_agree_and_export_is_the_inverse(architecture, problem, shape, tmp_path):
     given = tmp_path / "given"
-    model = draw(architecture, shape, given)
+    model = draw(architecture, shape, given, problem)
     pad_id = model.config.pad_token_id
     tokens, mask, types = draw_inputs(VOCABULARY, pad_id=pad_id)
     real = mask == 1
 
     trained = open_trained(given)
-    hidden, logits = outputs(trained, tokens, mask, types)
     wanted_hidden, wanted_logits = run(model, tokens, mask, types)
-    assert difference(hidden[real], wanted_hidden[real]) < TOLERANCE
-    if wanted_logits is not None:
-        where = real if wanted_logits.ndim == 3 else slice(None)
-        assert difference(logits[where], wanted_logits[where]) < TOLERANCE
+    has_head = architecture not in ("GPT2Model", "LlamaModel")
+    assert (wanted_logits is not None) == has_head
+    found = compare(outputs(trained, tokens, mask, types), (wanted_hidden, wanted_logits), real, head=has_head)
+    assert max(found.values()) < TOLERANCE
 
     published = read_folder(given)
+    assert published.task == PROBLEMS.get(problem, published.task) == trained.about["objective"].get("name", "features")
     block = dict(trained.about["model"])
     exported = tmp_path / "exported"
     written = write_folder(
@@ -134,6 +143,7 @@ def test_values_agree_and_export_is_the_inverse(architecture, shape, tmp_path):
     for left, right in zip(leaves(published.params), leaves(again.params), strict=True):
         np.testing.assert_array_equal(left, right)
     reloaded = getattr(transformers, f"Auto{auto(architecture)}").from_pretrained(exported).eval()
+    assert type(reloaded).__name__ == architecture and (reloaded.config.problem_type or "") in (problem, SINGLE)
     reloaded_hidden, reloaded_logits = run(reloaded, tokens, mask, types)
     np.testing.assert_array_equal(reloaded_hidden[real], wanted_hidden[real])
     if wanted_logits is not None:
@@ -149,6 +159,7 @@ def auto(architecture):
         "ForCausalLM": "ModelForCausalLM",
         "ForSequenceClassification": "ModelForSequenceClassification",
         "ForTokenClassification": "ModelForTokenClassification",
+        "ForQuestionAnswering": "ModelForQuestionAnswering",
     }.items():
         if architecture.endswith(end):
             return name

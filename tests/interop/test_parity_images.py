@@ -90,7 +90,7 @@ def test_values_agree_and_export_is_the_inverse(architecture, shape, tmp_path):
     given, exported = tmp_path / "given", tmp_path / "exported"
     model = draw(architecture, shape, given)
     settings, tensors = read_json(given / "config.json"), read_tensors(given)
-    task = family.task_of(settings["architectures"][0])
+    task = family.task_of(settings)
     config = build(family.read(settings), IMAGE_MODELS, kind="model")
     head = family.read_head(task, settings)
     rules = rules_of(family, task, config, head, settings)
