@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -162,7 +163,7 @@ def _choose(model: TransformerConfig, name: str) -> Family:
     named = [FAMILIES[name]] if name in FAMILIES else []
     reasons = {}
     for family in [*named, *FAMILIES.values()]:
-        reasons[family.model_type] = family.misfit(model)
+        reasons[family.model_type] = family.refuses(model)
         if not reasons[family.model_type]:
             return family
     listed = "; ".join(f"{kind} has {reason}" for kind, reason in reasons.items())
@@ -197,7 +198,7 @@ def _in_own_units(params: Mapping[str, Any], mean: float, scale: float) -> dict[
 
 
 def _without_prefix(rules: Sequence[Rule], prefix: str) -> Sequence[Rule]:
-    return [Rule(rule.theirs.removeprefix(prefix), rule.ours, rule.shape, rule.take, rule.give) for rule in rules]
+    return [dataclasses.replace(rule, theirs=rule.theirs.removeprefix(prefix)) for rule in rules]
 
 
 def _renamed(tensors: Mapping[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:

@@ -75,6 +75,7 @@ def _misfit(model: TransformerConfig) -> str:
         activation=tuple(_ACTIVATIONS.values()),
         qk_norm=False,
         bias=True,
+        qkv_bias=True,
         kv_heads=model.num_heads,
     )
     if not model.num_token_types:

@@ -73,6 +73,7 @@ def _misfit(model: TransformerConfig) -> str:
         activation=tuple(_ACTIVATIONS.values()),
         qk_norm=False,
         bias=True,
+        qkv_bias=True,
         kv_heads=model.num_heads,
         num_token_types=0,
     )

@@ -1,8 +1,8 @@
-"""The figures of finetuning in README.md, one run after another; each is kept as NAME.json beside this script.
+"""Pretraining and what is finetuned from it, one run after another; each is kept as NAME.json beside this script.
 
 python tests/benchmarks/finetuning.py [NAME …]
-Without a name all of them, from the pretraining on (two and a half hours on two CPU cores with AMX); a finished run is
-not run again, and an unfinished one goes on. Data lie in ../shared/data. Nothing here was chosen on a test split.
+Without a name all of them, from the pretraining on, which takes hours; a finished run is not run again, and an
+unfinished one goes on. Data lie in ../shared/data. Nothing here was chosen on a test split.
 """
 
 from __future__ import annotations

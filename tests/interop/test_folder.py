@@ -182,6 +182,9 @@ def test_a_folder_without_tokenizer_json_says_how_to_write_one(copy):
 def test_a_transformer_of_no_family_is_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"no published family has such a transformer \(bert has"):
         write_published(tmp_path / "x", draw("modern", "masked_lm", dict(name="language")))
+    for family in ("bert", "gpt2"):
+        with pytest.raises(ValueError, match=f"{family} has qkv_bias=False, wanted True"):
+            write_published(tmp_path / "x", draw(*FAMILIES[family], qkv_bias=False))
     with pytest.raises(ValueError, match="BertForMaskedLM has another head"):
         write_published(tmp_path / "x", draw("bert", "masked_lm", dict(name="language")))
 
