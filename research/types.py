@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from research.metrics import Mean
@@ -37,6 +38,14 @@ class Loss:
     metrics: Metrics
     model_state: Mapping[str, Any] = struct.field(default_factory=dict)
 
+    def value(self, weights: Mapping[str, jax.Array] | None = None) -> jax.Array:
+        """That scalar; by `weights` of the terms where these are of more than this batch."""
+        value = jnp.zeros((), jnp.float32)
+        for name, (coefficient, mean) in self.terms.items():
+            weight = mean.weight if weights is None else weights[name]
+            value += coefficient * mean.total / jnp.maximum(jax.lax.stop_gradient(weight), 1e-9)
+        return value
+
 
 @struct.dataclass
 class Features:
@@ -58,3 +67,15 @@ class Objective(Protocol):
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss: ...
 
     def features(self, variables: Variables, batch: Batch) -> Features: ...
+
+
+@runtime_checkable
+class CoupledObjective(Objective, Protocol):
+    """One that compares examples with each other: its loss is compare(encode(batch)), so that features can be cached.
+
+    What `encode` gives are float arrays with the batch axis first, of each example by itself.
+    """
+
+    def encode(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Any: ...
+
+    def compare(self, variables: Variables, features: Any, batch: Batch, *, step: jax.Array, train: bool) -> Loss: ...

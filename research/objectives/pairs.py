@@ -50,20 +50,40 @@ class Pairs:
         found = cast(Array, self.model.apply({"params": variables["params"]}, hidden, mask, method="embed"))
         return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
 
-    def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
-        sides = []
-        for index, side in enumerate((batch, second_texts(batch))):
+    def encode(
+        self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool
+    ) -> dict[str, Float[Array, "B D"]]:
+        """The unit vectors of both texts."""
+        sides = {}
+        for index, (name, side) in enumerate((("first", batch), ("second", second_texts(batch)))):
             if train and self.token_dropout:
                 noise = jax.random.fold_in(rng.noise, index)
                 side = hide_tokens(side, noise, rate=self.token_dropout, mask_id=self.mask_id)
             dropout = jax.random.fold_in(rng.dropout, index)
-            sides.append(self.vectors(variables, side, train=train, dropout=dropout))
+            sides[name] = self.vectors(variables, side, train=train, dropout=dropout)
+        return sides
+
+    def compare(
+        self,
+        variables: Variables,
+        features: dict[str, Float[Array, "B D"]],
+        batch: Batch,
+        *,
+        step: jax.Array,
+        train: bool,
+    ) -> Loss:
+        """The loss of a whole batch, of which `features` are what `encode` gives."""
+        sides = (features["first"], features["second"])
         where = real_examples(batch)
         losses = clip(*sides, scale=1.0 / self.temperature, where=where, groups=batch["group"])
         near = jnp.einsum("bd,cd->bc", *sides)
         rivals = (batch["group"][:, None] != batch["group"][None, :]) & where[None, :]
         hit = (jnp.diagonal(near) > jnp.max(jnp.where(rivals, near, -jnp.inf), axis=1)) & where
         return Loss(terms={"loss": (1.0, mean_over(losses, where))}, metrics={"accuracy": mean_over(hit, where)})
+
+    def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
+        features = self.encode(variables, batch, rng=rng, step=step, train=train)
+        return self.compare(variables, features, batch, step=step, train=train)
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the unit vectors of both texts [B D]."""

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from research.metrics import Mean
+from research.training.feature_cache import cached_gradients, interleave
 from research.training.state import TrainState
-from research.types import Batch, Keys, Loss, Metrics, Objective
+from research.types import Batch, CoupledObjective, Keys, Loss, Metrics, Objective
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -28,16 +29,9 @@ def make_train_step(
 
     With `accumulate` = n the batch is cut into n microbatches (every n-th example, so that each stays spread over the
     devices). The weights of all terms are summed first; they do not depend on parameters, so the compiler drops the
-    model from that pass. Then Σ coefficient · total / weight is differentiated, one microbatch at a time.
-
-    Raises:
-      ValueError: accumulation with an objective whose examples are coupled.
+    model from that pass. Then Σ coefficient · total / weight is differentiated, one microbatch at a time. Features of
+    examples that are compared with each other are cached (`feature_cache.py`).
     """
-    if accumulate > 1 and objective.couples_examples:
-        raise ValueError(
-            f"accumulate={accumulate} would change this objective: its examples are compared with each other; "
-            "use accumulate=1"
-        )
 
     def gradients(state: TrainState, batch: Batch) -> tuple[Any, jax.Array, Metrics, Any]:
         noise, dropout = step_keys(seed, state.step)
@@ -49,19 +43,20 @@ def make_train_step(
 
         def scalar(params: Any, microbatch: Batch, index: Any, totals: Any) -> tuple[jax.Array, Loss]:
             loss = losses(params, microbatch, index)
-            by_term = {name: mean.weight for name, (_, mean) in loss.terms.items()} if totals is None else totals
-            value = jnp.zeros((), jnp.float32)
-            for name, (coefficient, mean) in loss.terms.items():
-                value += coefficient * mean.total / jnp.maximum(jax.lax.stop_gradient(by_term[name]), 1e-9)
-            return value, loss
+            return loss.value(totals), loss
 
         params = state.variables["params"]
         differentiate = jax.value_and_grad(scalar, has_aux=True)
         if accumulate == 1:
             (value, loss), grads = differentiate(params, batch, 0, None)
             return grads, value, _metrics(loss), loss.model_state
+        if isinstance(objective, CoupledObjective):
+            rng = Keys(noise=noise, dropout=dropout)
+            cached = dict(parts=accumulate, rng=rng, step=state.step)
+            grads, value, loss = cached_gradients(objective, state.variables, batch, **cached)
+            return grads, value, _metrics(loss), loss.model_state
 
-        cut = jax.tree.map(lambda leaf: _interleave(leaf, accumulate), batch)
+        cut = jax.tree.map(lambda leaf: interleave(leaf, accumulate), batch)
         indices = jnp.arange(accumulate)
 
         def weigh(_: None, item: tuple[Any, Batch]) -> tuple[None, Any]:
@@ -133,8 +128,3 @@ def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _metrics(loss: Loss) -> Metrics:
     return {**{name: mean for name, (_, mean) in loss.terms.items()}, **loss.metrics}
-
-
-def _interleave(leaf: jax.Array, parts: int) -> jax.Array:
-    """[B …] to [parts, B / parts, …], microbatch i holding every parts-th example from the i-th on."""
-    return jnp.swapaxes(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 0, 1)

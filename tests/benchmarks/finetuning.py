@@ -71,12 +71,25 @@ RUNS: dict[str, tuple[str, Keys]] = {
             "optimizer.peak_rate": 4e-3,
         },
     ),
+    # The LSTM has seen the training texts of AG News, newsgroups and docs, as the first transformer (ag_news.json) had.
+    "lstm": (
+        "pretrain/text_mlm.py:lstm",
+        {
+            "data.path": f"('{DATA}/ag_news_10k/train.jsonl.zst', '{DATA}/newsgroups20/train.jsonl.zst', "
+            f"'{DATA}/docs_en/train.jsonl.zst')",
+            "data.weights": "(0.6, 0.3, 0.1)",
+        },
+    ),
     "table_trec": ("finetune/text_classification.py", TREC | BUDGETS | {"evidence.seeds": 5}),
     "table_sst2": ("finetune/text_classification.py", SENTIMENT | BUDGETS),
     "table_clinc150": ("finetune/text_classification.py", CLINC | BUDGETS),
     "table_ud_ewt": ("finetune/tagging.py", UD_EWT | BUDGETS),
     "table_wnut17": ("finetune/tagging.py", WNUT | BUDGETS | {"evidence.metric": "test/f1"}),
     "table_ag_news": ("finetune/text_classification.py", AG_NEWS | BUDGETS),
+    "table_ag_news_lstm": (
+        "finetune/text_classification.py",
+        AG_NEWS | {"init_from": "runs/lstm", "evidence.seeds": 3},
+    ),
     "lora_trec": ("finetune/text_classification.py", TREC | LORA | {"seeds": 3}),
     "lora_ud_ewt": ("finetune/tagging.py", UD_EWT | LORA | {"seeds": 3}),
     # Teacher and student have 300 labels; the teacher's soft labels of all training texts are what the student adds.
