@@ -14,7 +14,9 @@ def check_probability(key: str, value: float) -> None:
         raise ValueError(f"augmentation.{key}={value}; wanted a probability from 0 (never) to 1 (always)")
 
 
-def check_number(key: str, value: float, *, lowest: float, highest: float = math.inf, unit: str) -> None:
+def check_number(
+    key: str, value: float | int, *, lowest: float | int, highest: float | int = math.inf, unit: str
+) -> None:
     """Raises ValueError where `value` lies outside [lowest, highest] or is not finite."""
     if not lowest <= value <= highest or math.isinf(value):
         to = "or more" if math.isinf(highest) else f"to {highest:g}"

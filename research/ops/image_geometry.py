@@ -147,9 +147,9 @@ def inside_box(box: Float[Array, " 4"], *, rows: int, columns: int) -> Bool[Arra
 def _central_box(rows: int, columns: int, aspect: tuple[float, ...]) -> tuple[float, ...]:
     height, width = float(rows), float(columns)
     if columns / rows < aspect[0]:
-        height = max(1.0, round(columns / aspect[0]))
+        height = float(max(1, round(columns / aspect[0])))
     elif columns / rows > aspect[1]:
-        width = max(1.0, round(rows * aspect[1]))
+        width = float(max(1, round(rows * aspect[1])))
     return (rows - height) // 2, (columns - width) // 2, height, width
 
 

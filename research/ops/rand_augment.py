@@ -46,10 +46,13 @@ def rand_augment(
 ) -> Float[Array, "Y X C"]:
     """`num_operations` times one of OPERATIONS, each as likely as another, with a random sign where it has one."""
     drawn = jax.random.randint(key, (num_operations, 2), 0, 2 * len(OPERATIONS))
-    for number in range(num_operations):
-        operation, sign = drawn[number, 0] // 2, 1.0 - 2.0 * (drawn[number, 1] % 2)
-        image = apply_operation(image, operation, sign, magnitude=magnitude)
-    return image
+
+    # A loop, so that the operations are compiled once.
+    def step(image: Array, numbers: Array) -> tuple[Array, None]:
+        sign = 1.0 - 2.0 * (numbers[1] % 2)
+        return apply_operation(image, numbers[0] // 2, sign, magnitude=magnitude), None
+
+    return jax.lax.scan(step, image, drawn)[0]
 
 
 def apply_operation(
