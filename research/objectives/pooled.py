@@ -1,29 +1,56 @@
-"""What objectives of whole rows share: running the head that pools a row, and starting it."""
+"""What objectives of whole examples share, texts or images: running the head that pools one, and starting it."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from research.objectives.text import encode, init
-from research.types import Batch, Variables
+from research.objectives import text
+from research.objectives.images import image_features, init_images, pixels, run_images
+from research.types import Batch, Features, Variables
 
 
 def init_pooled(model: nn.Module, rng: jax.Array, batch: Batch) -> Variables:
-    """Parameters of the backbone and of a `ClassificationHead`."""
+    """Parameters (and model state) of the backbone and of a `ClassificationHead`."""
+    if "image" in batch:
+        return init_images(
+            model, rng, batch, lambda model, hidden, mask: model.classify(hidden, mask, train=False)
+        )
     mask = batch["segment_ids"] > 0
-    return init(model, rng, batch, lambda model, hidden: model.classify(hidden, mask, train=False))
+    return text.init(model, rng, batch, lambda model, hidden: model.classify(hidden, mask, train=False))
 
 
 def pooled_logits(
-    model: nn.Module, variables: Variables, batch: Batch, *, train: bool = False, dropout: jax.Array | None = None
-) -> Float[Array, "B C"]:
-    """What the head makes of each row, in float32."""
-    hidden = encode(model, variables, batch, train=train, dropout=dropout)
+    model: nn.Module,
+    variables: Variables,
+    batch: Batch,
+    *,
+    images: Float[Array, "B Y X C"] | None = None,
+    train: bool = False,
+    dropout: jax.Array | None = None,
+) -> tuple[Float[Array, "B C"], dict[str, Any]]:
+    """What the head makes of each example, in float32, and the model state that this changed.
+
+    `images` stand in for the batch's own (after augmentation).
+    """
+    if "image" in batch:
+        images = pixels(batch) if images is None else images
+        call = dict(where=text.real_examples(batch), train=train, dropout=dropout)
+        return run_images(
+            model, variables, images, lambda model, hidden, mask: model.classify(hidden, mask, train=train), **call
+        )
+    hidden = text.encode(model, variables, batch, train=train, dropout=dropout)
     rngs = {"dropout": jax.random.fold_in(dropout, 1)} if train and dropout is not None else {}
     mask = batch["segment_ids"] > 0
     params = {"params": variables["params"]}
-    return cast(Array, model.apply(params, hidden, mask, train=train, method="classify", rngs=rngs))
+    return cast(Array, model.apply(params, hidden, mask, train=train, method="classify", rngs=rngs)), {}
+
+
+def pooled_features(model: nn.Module, variables: Variables, batch: Batch) -> Features:
+    """The vectors of every position, and their mean over real ones."""
+    if "image" in batch:
+        return image_features(model, variables, pixels(batch))
+    return text.features(model, variables, batch)

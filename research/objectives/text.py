@@ -112,7 +112,7 @@ def weigh_classes(
 
 def real_examples(batch: Batch) -> Array:
     """True for the rows that count: all of them but the padding of the last evaluation batch."""
-    return batch["example_mask"] if "example_mask" in batch else jnp.ones(batch["tokens"].shape[0], bool)
+    return batch["example_mask"] if "example_mask" in batch else jnp.ones(next(iter(batch.values())).shape[0], bool)
 
 
 def mean_over(values: Array, where: Array) -> Mean:

@@ -1,0 +1,42 @@
+"""The model that joins an image backbone and a head, as `heads.Model` joins those of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class ImageModel(nn.Module):
+    """A backbone (images to vectors) with the head that an objective asked for; parameters `backbone` and `head`.
+
+    Images are floats in [0, 1]; each channel goes in less `pixel_mean` and divided by `pixel_std`.
+    """
+
+    backbone: nn.Module
+    head: nn.Module
+    pixel_mean: tuple[float, ...] = (0.5,)
+    pixel_std: tuple[float, ...] = (0.5,)
+
+    def __call__(
+        self,
+        image: Float[Array, "B Y X C"],
+        *,
+        where: Bool[Array, " B"] | None = None,
+        train: bool = False,
+        **options: Int[Array, "B K"],
+    ) -> Float[Array, "B L D"]:
+        """The backbone's vectors; `where` are the examples that count (in batch statistics)."""
+        mean, std = (jnp.array(values, image.dtype) for values in (self.pixel_mean, self.pixel_std))
+        return self.backbone((image - mean) / std, where=where, train=train, **options)
+
+    def classify(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Float[Array, "B C"]:
+        return self.head(hidden, mask, train=train)
+
+    def project(
+        self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, where: Any = None, train: bool = False
+    ) -> Float[Array, "B E"]:
+        """One vector a row, by a projection head."""
+        return self.head(hidden, mask, where=where, train=train)
