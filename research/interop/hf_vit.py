@@ -63,7 +63,8 @@ def _write(model: ViTConfig, ids: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _misfit(model: ViTConfig) -> str:
-    return differences(model, dict(class_token=True, position="learned"))
+    wanted = dict(class_token=True, embed_bias=True, embed_norm=False, position="learned")
+    return differences(model, wanted | dict(activation=tuple(_ACTIVATIONS.values())))
 
 
 def _backbone(model: ViTConfig, settings: Settings) -> Sequence[Rule]:

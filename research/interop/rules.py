@@ -19,7 +19,8 @@ Shape = tuple[int, ...]
 class Rule:
     """One of their tensors and the leaves of ours that it holds.
 
-    `{i}` in `theirs` stands for the layer's number; our leaves then have the layers as their first axis. `take` gives
+    `{i}` in `theirs` stands for the layer's number; our leaves then have the layers as their first axis: `depth` of
+    them, where a model has stacks of different depths, else as many as the caller says. `take` gives
     our leaves from their tensor, in the order of `ours`, and `give` is its inverse. `collection` is what the leaves are
     of: params, or state such as batch_stats.
     """
@@ -30,13 +31,14 @@ class Rule:
     take: Callable[[Array], Sequence[Array]]
     give: Callable[..., Array]
     collection: str = "params"
+    depth: int = 0
 
     @property
     def layered(self) -> bool:
         return "{i}" in self.theirs
 
     def names(self, depth: int) -> list[str]:
-        return [self.theirs.format(i=i) for i in range(depth)] if self.layered else [self.theirs]
+        return [self.theirs.format(i=i) for i in range(self.depth or depth)] if self.layered else [self.theirs]
 
 
 def same(theirs: str, ours: str, *shape: int, collection: str = "params") -> Rule:

@@ -19,6 +19,7 @@ VOCABULARY_MULTIPLE = 128  # tables are padded to it, so that they divide over d
 ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda values: values * jax.nn.sigmoid(1.702 * values),  # Hendrycks and Gimpel 2016; CLIP's
     "relu": jax.nn.relu,
     "squared_relu": lambda values: jnp.square(jax.nn.relu(values)),  # So et al. 2021, Primer
     "swiglu": jax.nn.silu,  # Shazeer 2020: the gate's activation
@@ -123,3 +124,10 @@ class Dropout(nn.Module):
             return inputs
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, inputs.shape)
         return jnp.where(kept, inputs / (1.0 - self.rate), jnp.zeros_like(inputs))
+
+
+def unit_length(vectors: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """Each vector in float32, divided by its length; a vector of zeros stays one, and so does its gradient."""
+    vectors = vectors.astype(jnp.float32)
+    # The bound comes before the root, whose slope at 0 is infinite.
+    return vectors / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), 1e-24))

@@ -39,7 +39,7 @@ class TransformerConfig:
     position: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
     num_token_types: int = 0  # BERT's, for the two texts of a pair
     rotary_base: float = 10_000.0
-    activation: Literal["gelu", "gelu_tanh", "relu", "squared_relu", "swiglu"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "squared_relu", "swiglu"] = "gelu"
     qk_norm: bool = False
     bias: bool = True
     qkv_bias: bool = True  # false: none for query, key and value, whatever `bias` is

@@ -32,12 +32,14 @@ class ViTConfig:
     num_heads: int = 3
     mlp_dim: int = 0  # 0: 4 · width
     class_token: bool = True
+    embed_bias: bool = True
+    embed_norm: bool = False  # CLIP's norm between the positions and the first layer
     position: Literal["learned", "sincos", "rotary"] = "learned"
     rotary_base: float = 100.0  # as in Heo et al. 2024: an image has few rows
     patch_dropout: float = 0.0  # share of patches that a training step leaves out (FLIP, Li et al. 2023)
     norm_epsilon: float = 1e-6
     qkv_bias: bool = True
-    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
     dropout: float = 0.0
     remat: Literal["none", "full", "dots"] = "none"
     unroll: int = 1  # layers per scan iteration: more is faster on CPU and slower to compile
@@ -110,14 +112,16 @@ class ViT(nn.Module):
         config = self.config
         types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
         shape, axes = (config.patch_size, config.patch_size, config.num_channels), (None, None, None, "embed")
-        options: dict[str, Any] = types | dict(num_inputs=3, bias=True, matmul_dtype=config.matmul_dtype)
-        self.embed = Projection("blpqc,pqcd->bld", (*shape, config.width), axes, **options)
+        options: dict[str, Any] = types | dict(bias=config.embed_bias, matmul_dtype=config.matmul_dtype)
+        self.embed = Projection("blpqc,pqcd->bld", (*shape, config.width), axes, 3, **options)
         if config.class_token:
             init = named(nn.initializers.normal(0.02), (None, None, "embed"))
             self.class_token = self.param("class_token", init, (1, 1, config.width), config.param_dtype)
         if config.position == "learned":
             tokens = config.num_patches + config.class_token
             self.positions = Embedding(tokens, config.width, axes=(None, "embed"), **types)
+        if config.embed_norm:
+            self.stem_norm = Norm("layer", config.norm_epsilon, **types)
         self.stem_dropout = Dropout(config.dropout)
         self.layers = stack(config.trunk)
         self.final_norm = Norm("layer", config.norm_epsilon, **types)
@@ -160,6 +164,8 @@ class ViT(nn.Module):
             hidden = hidden + table.astype(hidden.dtype)
         if config.class_token:
             hidden, places = self._with_class_token(hidden), jnp.pad(places, ((0, 0), (1, 0), (0, 0)))
+        if config.embed_norm:
+            hidden = self.stem_norm(hidden)
         hidden = self.stem_dropout(hidden, train=train)
         mask = jnp.ones((*hidden.shape[:2], hidden.shape[1]), bool)
         hidden, _ = self.layers(hidden, None, places, mask, None, train)

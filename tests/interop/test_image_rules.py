@@ -79,6 +79,8 @@ def test_other_models_are_refused():
         (bert, SMALL_VIT, "a TransformerConfig, not a ViTConfig"),
         (resnet, bert_model, "a ConvNetConfig, not a TransformerConfig"),
         (vit, dataclasses.replace(SMALL_VIT, class_token=False), "class_token=False"),
+        (vit, dataclasses.replace(SMALL_VIT, embed_norm=True, embed_bias=False), "embed_bias=False"),
+        (vit, dataclasses.replace(SMALL_VIT, activation="quick_gelu"), "activation='quick_gelu'"),
         (vit, dataclasses.replace(SMALL_VIT, width=8, position="sincos"), "position='sincos'"),
         (resnet, resnet18(stem="cifar"), "stem='cifar'"),
         (resnet, resnet18(norm="group"), "norm='group'"),

@@ -24,6 +24,8 @@ def activated(values, kind):
         return values * 0.5 * (1 + erf(values / np.sqrt(2)))
     if kind == "gelu_tanh":
         return 0.5 * values * (1 + np.tanh(np.sqrt(2 / np.pi) * (values + 0.044715 * values**3)))
+    if kind == "quick_gelu":
+        return values / (1 + np.exp(-1.702 * values))
     return np.maximum(values, 0.0) ** 2 if kind == "squared_relu" else values / (1 + np.exp(-values))
 
 

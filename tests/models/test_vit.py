@@ -17,6 +17,7 @@ CASES = {
     "no class token": dict(class_token=False),
     "sincos": dict(position="sincos", qkv_bias=False),
     "rotary": dict(position="rotary", activation="gelu_tanh"),
+    "norm before the layers": dict(embed_norm=True, embed_bias=False, activation="quick_gelu"),
     "rotary alone": dict(position="rotary", class_token=False),
 }
 BATCH, SIZE, PATCH, CHANNELS = 2, 9, 3, 5
@@ -78,7 +79,7 @@ def plain_vit(params, vit, image, keep=None):
     for row in range(image.shape[0] // PATCH):
         for column in range(image.shape[1] // PATCH):
             patch = image[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
-            token = np.einsum("pqc,pqcd->d", patch, params["embed"]["kernel"]) + params["embed"]["bias"]
+            token = np.einsum("pqc,pqcd->d", patch, params["embed"]["kernel"]) + params["embed"].get("bias", 0.0)
             if vit.position == "learned":
                 token = token + params["positions"]["embedding"][first + len(tokens)]
             elif vit.position == "sincos":
@@ -93,6 +94,8 @@ def plain_vit(params, vit, image, keep=None):
             token = token + params["positions"]["embedding"][0]
         tokens, places = [token, *tokens], [(0, 0), *places]
     hidden = np.stack(tokens)
+    if vit.embed_norm:
+        hidden = normed(hidden, params["stem_norm"], "layer", vit.norm_epsilon)
     for layer in range(vit.depth):
         p = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["layers"])
         read = normed(hidden, p["norm1"], "layer", vit.norm_epsilon)
