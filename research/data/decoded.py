@@ -35,7 +35,7 @@ def decode_once(
     count: int,
     *,
     shape: tuple[int, ...],
-    dtype: type[np.generic],
+    dtype: str,
     num_notes: int,
     key: str,
     unit: str,
@@ -48,15 +48,15 @@ def decode_once(
     Raises:
       ValueError: the cache cannot be written or has too little room, or what it holds is damaged.
     """
-    folder = cache_directory() / "decoded" / fingerprint(_FORMAT, key, repr((count, shape, np.dtype(dtype).name)))[:32]
+    folder = cache_directory() / "decoded" / fingerprint(_FORMAT, key, repr((count, shape, dtype)))[:32]
     if not folder.exists():
         try:
             _check_room(folder, count * int(np.prod(shape)) * np.dtype(dtype).itemsize, unit)
             make_folder(folder, lambda place: _write(decode, count, shape, dtype, num_notes, unit, place))
         except OSError as error:
             raise ValueError(
-                f"the cache {folder.parent} cannot be written ({error.strerror or error}); free space there or set "
-                "GROUNDWORK_CACHE to another folder"
+                f"the {unit} cannot be decoded into the cache {folder.parent} ({error}); see to the file named, "
+                "free space there, or set GROUNDWORK_CACHE to another folder"
             ) from error
     return _read(folder, (count, *shape))
 
@@ -97,7 +97,7 @@ def _write(
     decode: Callable[[int], tuple[np.ndarray, tuple[int, ...]]],
     count: int,
     shape: tuple[int, ...],
-    dtype: type[np.generic],
+    dtype: str,
     num_notes: int,
     unit: str,
     folder: Path,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from research.batch import Example, Source, Split
+from research.batch import Dataset, Example, Source, Spec, Split
 from research.build import nearest
-from research.data.classes import class_of
+from research.data.classes import Label, check_label_names, choose_labels, class_of, find_classes
 from research.data.decoded import Decoded
 from research.data.media import Media
 from research.data.rows import row_at
-from research.data.splits import check_slice_fields, fingerprint
+from research.data.splits import check_slice_fields, divide, fingerprint, random_choice, repeats
 
 _CONDITION = re.compile(r"(?P<field>[^=!]+)(?P<sign>!?=)(?P<values>.*)", re.DOTALL)
 _LISTED = 50  # values of a field that a message lists
@@ -103,7 +104,7 @@ class MediaRows:
 
 @dataclass(frozen=True)
 class Selections:
-    """What `path`, named splits and conditions choose for each split; `choose` as in `image_classification`."""
+    """What paths, named splits and conditions choose for each split; the arguments of `image_classification`."""
 
     path: str
     select: Sequence[str]
@@ -195,7 +196,72 @@ def select_rows(media: Media, conditions: Sequence[str], argument: str) -> list[
     return np.flatnonzero(kept).tolist()
 
 
-def read_labels(found: Mapping[str, MediaPart], label_field: str) -> dict[str, MediaPart]:
+def media_dataset(
+    opened: Mapping[str, MediaPart],
+    tell: Callable[[MediaPart], tuple[dict[str, np.ndarray], dict[str, Any]]],
+    *,
+    key: str,
+    label_field: str,
+    label_names: tuple[str, ...],
+    valid_fraction: float,
+    folds: int,
+    fold: int,
+    slice_fields: tuple[str, ...],
+    seed: int,
+    num_labels: int,
+    labels_seed: int,
+    **known: Any,
+) -> Dataset:
+    """The data set of decoded contents (`key`) and their labels; without `label_field` there are none.
+
+    `tell` gives what else a split's rows hold, and what is counted of it; `known` are facts of `Spec`, all of which the
+    decoding depends on. The other arguments are those of `image_classification`.
+    """
+    parts, classes = dict(opened), list[Label]()
+    if label_field:
+        parts = _read_labels(parts, label_field)
+    strata = parts["train"].labels if label_field else [""] * len(parts["train"])
+    parts = divide(parts, strata=strata, folds=folds, fold=fold, valid_fraction=valid_fraction, seed=seed)
+    if label_field:
+        classes = find_classes(parts)
+        check_label_names(label_names, classes)
+    if num_labels and label_field:
+        parts["train"] = choose_labels(parts["train"], num_labels, labels_seed)
+    elif num_labels:
+        train = parts["train"]
+        chosen = random_choice(len(train), num_labels, labels_seed, train.where)
+        parts["train"] = train.take(chosen, f"{num_labels} by {labels_seed}")
+    number = {label: index for index, label in enumerate(classes)}
+    splits, counts = {}, {}
+    for name, part in parts.items():
+        columns, counted = tell(part)
+        counts[name] = {"rows": len(part), **counted}
+        labels = [number[label] for label in part.labels] if label_field else []
+        if label_field:
+            columns = columns | {"label": np.array(labels, np.int32)}
+            counts[name]["labels"] = {str(label): count for label, count in sorted(Counter(part.labels).items())}
+        examples = MediaRows(key, part.decoded.values, part.contents, columns)
+        splits[name] = part.split(examples, labels=labels, fields=part.fields(slice_fields))
+    train_labels = splits["train"].labels
+    return Dataset(
+        splits=splits,
+        spec=Spec(
+            label_names=label_names or tuple(map(str, classes)),
+            label_counts=tuple(train_labels.count(index) for index in range(len(classes))),
+            **known,
+        ),
+        facts={
+            **counts,
+            "skipped": {name: part.num_skipped for name, part in opened.items()},
+            **repeats({name: split.hashes for name, split in splits.items()}),
+            "fingerprint": fingerprint(
+                repr(sorted(known.items())), label_field, *(f"{name} {part.key}" for name, part in parts.items())
+            ),
+        },
+    )
+
+
+def _read_labels(found: Mapping[str, MediaPart], label_field: str) -> dict[str, MediaPart]:
     """The parts with their labels, each a whole number or a name.
 
     Raises:
