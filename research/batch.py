@@ -18,7 +18,10 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "pair_tokens": ("batch", "length"),  # int32 [B L]: of the second of two texts that have a row each,
     "pair_segment_ids": ("batch", "length"),  # and likewise
     "pair_positions": ("batch", "length"),
-    "group": ("batch",),  # int32 [B], equal where the second texts are
+    "group": ("batch",),  # int32 [B], equal where the second texts are, or the captions of images
+    "image": ("batch", None, None, None),  # uint8 [B Y X C]
+    "audio": ("batch", None),  # int16 [B T], 0 behind each clip
+    "audio_length": ("batch",),  # int32 [B], samples of each clip
     "answer_mask": ("batch", "length"),  # bool [B L], where an answer may begin or end: column 0 (none) and the context
     "start": ("batch",),  # int32 [B], column of the answer's first token, 0: the row holds no answer
     "end": ("batch",),  # int32 [B], of its last
@@ -61,6 +64,10 @@ class Spec:
     label_names: tuple[str, ...] = ()
     label_counts: tuple[int, ...] = ()  # training rows (or tagged words) of each class, in the order of label_names
     num_rows: int = 0  # training rows, where rows have several labels
+    image_size: int = 0  # side of the square images, in pixels
+    num_channels: int = 0  # of images: 1 grey, 3 red, green and blue
+    sample_rate: int = 0  # of audio, in Hz
+    audio_length: int = 0  # samples in a row
     target_mean: float = 0.0  # of the training split's numbers, in their own units,
     target_scale: float = 1.0  # and their standard deviation
 
@@ -99,7 +106,7 @@ class Split:
 
     examples: Source  # rows, each a dict of the per-example arrays of AXES without the batch axis
     documents: Sequence[np.ndarray] = ()  # token ids of each document, <bos> first; for floors and duplicates
-    texts: Sequence[str] = ()  # labelled data only: the raw text of each example, in order
+    texts: Sequence[str] = ()  # labelled data only: the raw text of each example, in order; of images and audio names
     pieces: Sequence[tuple[str, ...]] = ()  # labelled data only: the same, the two texts of a pair apart
     seconds: Sequence[str] = ()  # pairs of texts with a row each only: the second texts
     labels: Sequence[Any] = ()  # labelled data only: of each row a class (int), 0 or 1 for each class, or a number

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from research.batch import Dataset
+from research.data.audio import audio, audio_classification
+from research.data.image_text import image_text
+from research.data.images import image_classification, images
 from research.data.labelled import text_classification
 from research.data.multi_label import text_multi_label
 from research.data.pairs import text_pairs
@@ -23,4 +26,9 @@ DATA: dict[str, Callable[..., Dataset]] = {
     "text_pairs": text_pairs,
     "prompt_answer": prompt_answer,
     "question_answering": question_answering,
+    "images": images,
+    "image_classification": image_classification,
+    "image_text": image_text,
+    "audio": audio,
+    "audio_classification": audio_classification,
 }

@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from research.batch import Dataset, Example, Spec, Split
+from research.data.classes import check_label_names, choose_labels, class_of, find_classes
 from research.data.rows import row_at, text_columns
 from research.data.sources import Records
 from research.data.splits import (
@@ -26,8 +27,6 @@ from research.data.splits import (
 )
 from research.data.text import TokenizerBlock, train_tokenizer
 from research.data.tokenizers import facts
-
-Label = int | str
 
 _CHUNK = 1024  # texts encoded at a time
 
@@ -117,7 +116,7 @@ def text_classification(
     """
     found = read_labelled(
         path,
-        lambda record, where: _class_of(record[label_field], label_field, where),
+        lambda record, where: class_of(record[label_field], label_field, where),
         text_fields=(text_field, pair_field) if pair_field else (text_field,),
         label_fields=(label_field,),
         valid_path=valid_path,
@@ -131,11 +130,10 @@ def text_classification(
         seed=seed,
         stratify=True,
     )
-    classes = _classes(found)
-    if label_names and len(set(label_names)) != len(classes):
-        raise ValueError(f"label_names={label_names}: wanted a name of its own for each of the labels {classes}")
+    classes = find_classes(found)
+    check_label_names(label_names, classes)
     if num_labels:
-        found["train"] = _choose(found["train"], num_labels, labels_seed)
+        found["train"] = choose_labels(found["train"], num_labels, labels_seed)
     number = {label: index for index, label in enumerate(classes)}
     return labelled_dataset(
         found,
@@ -320,51 +318,6 @@ def _read(
             )
     key = fingerprint(records.fingerprint, *text_fields, *label_fields)
     return Labelled(records.path, texts, labels, key, read_fields(records, slice_fields))
-
-
-def _class_of(label: Any, field: str, where: str) -> Label:
-    if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
-        raise ValueError(
-            f"{where}: {field}={label!r} is no class; wanted a whole number or a name, or give another label_field"
-        )
-    return label
-
-
-def _choose(part: Labelled, number: int, seed: int) -> Labelled:
-    """`number` rows in the order of the file; each class as often as its share says, at least once."""
-    classes, counts = np.unique(np.array(part.labels, dtype=object).astype(str), return_counts=True)
-    if not len(classes) <= number <= len(part.labels):
-        raise ValueError(
-            f"num_labels={number}: {part.where} has {len(part.labels)} training rows of {len(classes)} classes; use a "
-            "number between the two, or 0 for all"
-        )
-    quota = counts * (number / counts.sum())
-    taken = np.maximum(np.floor(quota).astype(int), 1)
-    while taken.sum() != number:  # the largest remainders get the rest; what a rare class got beyond its share is taken
-        step = 1 if taken.sum() < number else -1
-        open_to = taken < counts if step > 0 else taken > 1
-        taken[np.argmax(np.where(open_to, step * (quota - taken), -np.inf))] += step
-    rng = np.random.default_rng(seed)
-    labels = np.array([str(label) for label in part.labels])
-    chosen = [rng.permutation(np.flatnonzero(labels == name))[:size] for name, size in zip(classes, taken, strict=True)]
-    return part.take(np.sort(np.concatenate(chosen)).tolist(), f"{number} labels by {seed}")
-
-
-def _classes(found: dict[str, Labelled]) -> list[Label]:
-    """The sorted labels of training, once every split is known to hold no other."""
-    train = found["train"]
-    classes = sorted(set(train.labels))
-    if len(classes) < 2:
-        raise ValueError(f"{train.where}: every training label is {classes[0]!r}; there is nothing to tell apart")
-    for name, part in found.items():
-        unseen = sorted(set(part.labels) - set(classes), key=repr)
-        if unseen:
-            seen = ", ".join(map(repr, classes[:20])) + (", …" if len(classes) > 20 else "")
-            raise ValueError(
-                f"{part.where}: label {unseen[0]!r} of the {name} split is never seen in training, which has {seen}; "
-                f"remove its {part.labels.count(unseen[0])} rows or add it to the training data"
-            )
-    return classes
 
 
 def _shorten(texts: list[list[int]], room: int) -> list[list[int]]:

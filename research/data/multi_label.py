@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from research.batch import Dataset
-from research.data.labelled import Label, Labelled, labelled_dataset, read_labelled
+from research.data.classes import Label
+from research.data.labelled import Labelled, labelled_dataset, read_labelled
 from research.data.text import TokenizerBlock
 
 _TRUTH = {"0": False, "1": True, "false": False, "true": True}

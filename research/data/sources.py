@@ -119,14 +119,14 @@ def open_records(path: str, *, fields: tuple[str, ...]) -> Records:
     path = "embedded:corpus" if path == "embedded" else str(path)
     if path.startswith("embedded:"):
         return _open_embedded(path, fields)
-    if path.startswith("tfds:") or _tfds_folder(_base(path)):
+    if path.startswith("tfds:") or tfds_folder(_base(path)):
         return _open_tfds(path, fields)
     return Records(path, [file_part(file) for file in find_files(path)], fields=fields)
 
 
 def same_source(a: str, b: str) -> bool:
     """True where two paths share a file (by place or by contents), or rows of one named split."""
-    named_a, named_b = _named_split(a), _named_split(b)
+    named_a, named_b = named_split(a), named_split(b)
     if named_a is not None or named_b is not None:
         if named_a is None or named_b is None or named_a[0] != named_b[0]:
             return False
@@ -143,38 +143,38 @@ def same_source(a: str, b: str) -> bool:
 
 
 def _base(path: str) -> str:
-    return _take_apart(path)[0]
+    return take_apart(path)[0]
 
 
-def _take_apart(path: str) -> tuple[str, str]:
+def take_apart(path: str) -> tuple[str, str]:
     """`tfds:NAME[SPLIT]` as ("tfds:NAME", "SPLIT"); the split is "" where none is named."""
     match = _NAMED.fullmatch(path)
     return (match["base"], match["split"] or "") if match else (path, "")
 
 
-def _choose_split(path: str, splits: Sequence[str]) -> str:
+def choose_split(path: str, splits: Sequence[str]) -> str:
     """The split in brackets, else `train`; a name that is not there is the user's mistake."""
-    split = _take_apart(path)[1] or "train"
+    split = take_apart(path)[1] or "train"
     for name in (part.partition("[")[0].strip() for part in split.split("+")):
         if name not in splits and name != "all":
             raise ValueError(f"{path} has no split {name!r}; the splits are: {', '.join(splits)}")
     return split
 
 
-def _named_split(path: str) -> tuple[str, set[tuple[str, int]]] | None:
+def named_split(path: str) -> tuple[str, set[tuple[str, int]]] | None:
     """The source that holds named splits, and the rows as (split, row) pairs, or None for files."""
     path = "embedded:corpus" if path == "embedded" else str(path)
     if path.startswith("embedded:"):
         from research.data import embedded
 
         name = _base(path).removeprefix("embedded:")
-        return _base(path), {(_choose_split(path, embedded.splits(name)), 0)}
-    if not (path.startswith("tfds:") or _tfds_folder(_base(path))):
+        return _base(path), {(choose_split(path, embedded.splits(name)), 0)}
+    if not (path.startswith("tfds:") or tfds_folder(_base(path))):
         return None
     import tensorflow_datasets as tfds
 
-    builder = _tfds_builder(_base(path))
-    split = _choose_split(path, sorted(builder.info.splits))
+    builder = tfds_builder(_base(path))
+    split = choose_split(path, sorted(builder.info.splits))
     rows = set()
     for piece in tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits):
         last = builder.info.splits[piece.splitname].num_examples if piece.to is None else piece.to
@@ -188,13 +188,13 @@ def _open_embedded(path: str, fields: tuple[str, ...]) -> Records:
     base = _base(path)
     name = base.removeprefix("embedded:")
     splits = tuple(embedded.splits(name))
-    split = _choose_split(path, splits)
+    split = choose_split(path, splits)
     rows = embedded.records(name, split)
     part = Part(f"{base}[{split}]", lambda: (rows, 0), lambda row: f"row {row + 1}", lambda: _digest_rows(rows))
     return Records(path, [part], fields=fields, splits=splits)
 
 
-def _tfds_folder(path: str) -> Path | None:
+def tfds_folder(path: str) -> Path | None:
     """The version folder of a prepared tfds data set: `path` itself, or the only version in it."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -204,9 +204,9 @@ def _tfds_folder(path: str) -> Path | None:
 
 
 def _open_tfds(path: str, fields: tuple[str, ...]) -> Records:
-    builder = _tfds_builder(_base(path))
+    builder = tfds_builder(_base(path))
     splits = tuple(sorted(builder.info.splits))
-    split = _choose_split(path, splits)
+    split = choose_split(path, splits)
     name = f"{_base(path)}[{split}]"
     try:
         source = builder.as_data_source(split=split)
@@ -214,17 +214,17 @@ def _open_tfds(path: str, fields: tuple[str, ...]) -> Records:
         raise ValueError(
             f"{name} cannot be read at random ({first_line(error)}); prepare it with file_format='array_record'"
         ) from error
-    rows = _TfdsRows(source, builder.info.features, name)
+    rows = TfdsRows(source, builder.info.features, name)
     part = Part(name, lambda: (rows, 0), lambda row: f"row {row + 1}", lambda: _digest_rows(rows))
     return Records(path, [part], fields=fields, splits=splits)
 
 
-def _tfds_builder(base: str) -> Any:
+def tfds_builder(base: str) -> Any:
     """A builder whose data are on disk, downloaded and prepared now where they are not (this needs no TensorFlow)."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-    folder = _tfds_folder(base)
+    folder = tfds_folder(base)
     if folder is not None:
         return tfds.builder_from_directory(folder)
     name = base.removeprefix("tfds:")
@@ -245,12 +245,16 @@ def _tfds_builder(base: str) -> Any:
 
 
 @dataclass(frozen=True)
-class _TfdsRows(Sequence[Record]):
-    """A tfds data source with text for bytes, plain numbers for numpy's, and class names for class numbers."""
+class TfdsRows(Sequence[Record]):
+    """A tfds data source with text for bytes, plain numbers for numpy's, and class names for class numbers.
+
+    The fields `left_out` are not there.
+    """
 
     source: Any
     features: Any
     name: str
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -258,7 +262,8 @@ class _TfdsRows(Sequence[Record]):
     def __getitem__(self, index: Any) -> Any:
         if index >= len(self):
             raise IndexError(index)
-        row = plain(dict(self.source[index]), lambda field: f"{self.name}, row {index + 1}, field {field!r}")
+        kept = {field: value for field, value in self.source[index].items() if field not in self.left_out}
+        row = plain(kept, lambda field: f"{self.name}, row {index + 1}, field {field!r}")
         for field, value in row.items():
             feature = self.features[field]
             # A class number of -1 means that the row has no label.

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import sys
-import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer
 
+from research.data.cache import make_folder, progress
 from research.data.shards import TokenShards
 from research.data.tokenizers import literal, special_ids
 
 _FORMAT = "1"  # part of every key: another layout or another way to encode is another cache
 _BATCH = 1 << 22  # characters encoded at a time
 _PIECE = 1 << 20  # characters; a document of more than two pieces is encoded in pieces
-_STALE_SECONDS = 24 * 3600  # what a crash left unfinished is removed after this long without a write
-_LINE_SECONDS = 5  # between progress lines where there is no terminal
 
 
 def tokenise(texts: Sequence[str], tokenizer: Tokenizer, *, key: str, directory: Path, bos: bool = True) -> TokenShards:
@@ -42,7 +33,7 @@ def tokenise(texts: Sequence[str], tokenizer: Tokenizer, *, key: str, directory:
     final = Path(directory) / hashlib.sha256(contents.encode()).hexdigest()[:32]
     if not final.exists():
         try:
-            _build(texts, tokenizer, bos_id=bos_id, final=final)
+            make_folder(final, lambda folder: _write(texts, tokenizer, bos_id=bos_id, folder=folder))
         except OSError as error:
             raise ValueError(
                 f"the token cache {directory} cannot be written ({error.strerror or error}); free space there or set "
@@ -58,25 +49,6 @@ def _bos_id(tokenizer: Tokenizer) -> int:
             "the tokenizer has no token that begins a document (<bos>, <s>, [CLS], …); add one to its file"
         )
     return bos_id
-
-
-def _build(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int, final: Path) -> None:
-    """Writes beside `final` and renames: it exists complete or not at all. Of racing processes the first wins."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(final.parent)
-    temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}.tmp"
-    temporary.mkdir()
-    try:
-        _write(texts, tokenizer, bos_id=bos_id, folder=temporary)
-        try:
-            temporary.rename(final)
-        except OSError:
-            if not final.exists():
-                raise
-        else:
-            _sync(final.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # after the rename nothing is there
 
 
 def _write(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int, folder: Path) -> None:
@@ -96,16 +68,13 @@ def _write(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int, folder: P
     np.save(folder / "bytes.npy", np.array(sizes, dtype=np.int64))
     meta = {"dtype": dtype.name, "num_documents": len(lengths), "num_tokens": int(offsets[-1])}
     (folder / "meta.json").write_text(json.dumps(meta) + "\n")
-    for file in folder.iterdir():
-        _sync(file)
-    _sync(folder)
 
 
 def _encode(texts: Sequence[str], tokenizer: Tokenizer, *, bos_id: int) -> Iterator[tuple[list[int], int, bool]]:
     """The tokens of each piece of text, its UTF-8 bytes, and whether a document begins with it."""
     tokenizer = literal(tokenizer)
     start = [bos_id] if bos_id >= 0 else []
-    with _progress(len(texts)) as advance:
+    with progress("tokenising", len(texts), "documents") as advance:
         for batch in _batches(_pieces(texts, cut=_cuttable(tokenizer))):
             encodings = tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
             for (piece, first), encoding in zip(batch, encodings, strict=True):
@@ -171,43 +140,3 @@ def _checked(shards: TokenShards) -> TokenShards:
     if not complete:
         raise ValueError(f"the token cache {shards.directory} is damaged; delete that folder and start again")
     return shards
-
-
-def _remove_stale(directory: Path) -> None:
-    """Removes what processes that were killed left unfinished long ago."""
-    for folder in directory.glob(".*.tmp"):
-        try:
-            last = max(place.stat().st_mtime for place in (folder, *folder.iterdir()))
-        except FileNotFoundError:  # its owner has just finished
-            continue
-        if time.time() - last > _STALE_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _progress(total: int):
-    """A function to call with the number of documents done: a bar on a terminal, else a line every few seconds."""
-    if sys.stderr.isatty():
-        columns = (TextColumn("tokenising"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    done, last = 0, time.monotonic()
-
-    def advance(count: int) -> None:
-        nonlocal done, last
-        done += count
-        if time.monotonic() - last >= _LINE_SECONDS:
-            last = time.monotonic()
-            print(f"tokenising: {done:,} of {total:,} documents", file=sys.stderr, flush=True)
-
-    yield advance

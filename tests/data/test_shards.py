@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from research.data import cache
 from research.data import tokenise as building
 from research.data.cache import cache_directory
 from research.data.shards import TokenShards
@@ -221,7 +222,7 @@ def test_damaged_cache_is_refused(tmp_path, damage):
 
 
 def test_progress_is_plain_lines_without_a_terminal(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(building, "_LINE_SECONDS", 0)
+    monkeypatch.setattr(cache, "_LINE_SECONDS", 0)
     monkeypatch.setattr(building, "_BATCH", 1)
     tokenise(TEXTS, byte_tokenizer(), key="k", directory=tmp_path)
     assert capfd.readouterr().err.splitlines() == [f"tokenising: {i} of 4 documents" for i in (1, 2, 3, 4)]
