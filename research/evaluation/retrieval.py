@@ -43,6 +43,64 @@ def vector_ranks(queries: np.ndarray, seconds: np.ndarray, texts: Sequence[str])
     return np.concatenate(parts), len(first)
 
 
+def group_ranks(similarities: np.ndarray, query_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The rank, from 1, of the nearest candidate of each query's own group: any of them is a hit.
+
+    `similarities` [Q N], `query_groups` int [Q], `groups` int [N] of the candidates. Others of the group do not count
+    against it, and candidates of other groups that are as near go before it, so that ties earn nothing.
+
+    Raises:
+      ValueError: similarities that are not finite, or a query with no candidate of its group.
+    """
+    if not np.isfinite(similarities).all():
+        raise ValueError("similarities hold a NaN or an infinity, and would rank first; look at the model first")
+    same = np.asarray(query_groups)[:, None] == np.asarray(groups)[None]
+    if not same.any(axis=1).all():
+        raise ValueError(f"{(~same.any(axis=1)).sum()} of {len(same)} queries have no candidate of their group")
+    best = np.where(same, similarities, -np.inf).max(axis=1, keepdims=True)
+    return 1 + ((similarities >= best) & ~same).sum(axis=1)
+
+
+def retrieval_both_ways(
+    images: np.ndarray, texts: np.ndarray, *, image_groups: np.ndarray, text_groups: np.ndarray
+) -> dict[str, Any]:
+    """`retrieval_metrics` and the mean rank of texts for an image and of images for a text, under `image_to_text_` and
+    `text_to_image_`.
+
+    `images` [M D] and `texts` [N D], by inner products: give unit vectors for cosines. Any candidate of the query's own
+    group is a hit: give equal captions, and the captions of one image, one group.
+
+    Raises:
+      ValueError: as `group_ranks`, or rows and groups of different number.
+    """
+    for rows, groups, name in ((images, image_groups, "images"), (texts, text_groups, "texts")):
+        if not len(rows) or len(rows) != len(groups):
+            raise ValueError(f"{len(rows)} {name} came with {len(groups)} groups; give one each, and some")
+    sides = (np.asarray(images, np.float64), image_groups), (np.asarray(texts, np.float64), text_groups)
+    result = {}
+    for way, (queries, query_groups), (among, groups) in (
+        ("image_to_text", sides[0], sides[1]),
+        ("text_to_image", sides[1], sides[0]),
+    ):
+        parts = [
+            group_ranks(queries[start : start + _CHUNK] @ among.T, query_groups[start : start + _CHUNK], groups)
+            for start in range(0, len(queries), _CHUNK)
+        ]
+        found = np.concatenate(parts)
+        figures = retrieval_metrics(found, len(among)) | {"mean_rank": float(found.mean())}
+        result |= {f"{way}_{name}": value for name, value in figures.items()}
+    return result
+
+
+def chance_recall(hits: np.ndarray, num_candidates: int, cutoff: int) -> float:
+    """Recall at `cutoff` of a random order, the mean over queries with so many hits [Q] among the candidates: k / N
+    where each has one, else one minus the chance that none of k draws without return is a hit.
+    """
+    drawn = np.arange(min(cutoff, num_candidates))
+    missed = np.maximum(num_candidates - np.asarray(hits)[:, None] - drawn, 0) / (num_candidates - drawn)
+    return float(1.0 - missed.prod(axis=1).mean())
+
+
 def tfidf_ranks(train_texts: Sequence[str], queries: Sequence[str], texts: Sequence[str]) -> tuple[np.ndarray, int]:
     """The same ranks by the cosine of TF-IDF vectors of words; frequencies are those of the training texts."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # a second to import: only when asked for

@@ -1,10 +1,10 @@
-"""The ridge probe against scikit-learn and a plain solve."""
+"""The ridge probe against scikit-learn and a plain solve, the logistic one against what its minimum must fulfil."""
 
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from research.evaluation.probes import PENALTIES, SCALES, ridge_probe
+from research.evaluation.probes import PENALTIES, SCALES, logistic_probe, ridge_probe
 
 
 def draw(size, seed, noise=1.0):
@@ -58,3 +58,47 @@ def test_rows_without_labels_are_refused():
     vectors, labels = draw(5, 6)
     with pytest.raises(ValueError, match="5 training vectors came with 4 labels"):
         ridge_probe(vectors, labels[:4], vectors, labels, num_classes=3)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_the_logistic_probe_is_at_the_minimum_of_its_loss(num_classes):
+    train, valid = draw(67, 7, noise=3.0), draw(41, 8, noise=3.0)
+    labels, valid_labels = train[1] % num_classes, valid[1] % num_classes
+    found = logistic_probe(train[0], labels, valid[0], valid_labels, num_classes=num_classes)
+    mean, spread = train[0].mean(axis=0), train[0].std(axis=0)
+    inputs = (train[0] - mean) / spread
+    logits = found.logits(train[0])
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    excess = (probabilities - np.eye(num_classes)[labels]) / 67
+    kernel = found.kernel * spread[:, None]
+    if num_classes == 2:  # of the log-odds, by the probability of the second class
+        gradient = inputs.T @ excess[:, 1] + found.penalty * (kernel[:, 1] - kernel[:, 0])
+    else:
+        gradient = inputs.T @ excess + found.penalty * kernel
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-5)
+    np.testing.assert_allclose(excess.sum(axis=0), 0.0, atol=1e-5)  # the bias is free
+    assert np.abs(kernel).max() > 1e-2  # and that minimum is not 0
+
+
+def test_the_logistic_penalty_is_the_best_on_the_validation_rows():
+    from sklearn.linear_model import LogisticRegression
+
+    train, valid = draw(31, 9, noise=4.0), draw(43, 10, noise=4.0)
+    found = logistic_probe(*train, *valid, num_classes=3)
+    mean, spread = train[0].mean(axis=0), train[0].std(axis=0)
+    accuracies = {}
+    for penalty in PENALTIES:
+        model = LogisticRegression(C=1 / (penalty * 31), max_iter=10_000, tol=1e-6)
+        model.fit((train[0] - mean) / spread, train[1])
+        accuracies[penalty] = model.score((valid[0] - mean) / spread, valid[1])
+    best = max(accuracies.values())
+    assert found.accuracy == best and found.penalty == max(key for key in accuracies if accuracies[key] == best)
+    assert len(set(accuracies.values())) > 1  # there was something to choose
+    assert found.accuracy == np.mean(found.logits(valid[0]).argmax(axis=1) == valid[1])
+
+
+def test_a_class_without_training_rows_is_refused_by_the_logistic_probe():
+    vectors, labels = draw(30, 11)
+    with pytest.raises(ValueError, match=r"classes \[3\] have no training rows"):
+        logistic_probe(vectors, labels, vectors, labels, num_classes=4)
