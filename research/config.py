@@ -41,7 +41,20 @@ def load_page(
 
 
 # Arguments that the hall gives to constructors, so that a page need not.
-OFFERED = ("model", "vocab_size", "length", "causal", "mask_id", "num_classes", "width", "num_steps", "tokenizer")
+OFFERED = (
+    "model",
+    "vocab_size",
+    "length",
+    "causal",
+    "mask_id",
+    "num_classes",
+    "width",
+    "num_steps",
+    "tokenizer",
+    "size",
+    "image_size",
+    "num_channels",
+)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -15,10 +15,11 @@ from research.batch import AXES, Dataset, Source
 from research.build import build, override
 from research.data import DATA
 from research.data.perturbation import check_perturbable, perturbed
+from research.data.rows import FirstRows
 from research.data.stream import eval_batches
 from research.evaluation import scores
 from research.evaluation.means import sums_over
-from research.evaluation.tasks import Scored
+from research.evaluation.tasks import TASKS, Scored
 from research.experiment import PAGE, Experiment
 from research.inference.fill_mask import MASK, fill_mask
 from research.inference.generate import Sampling, generate
@@ -29,6 +30,9 @@ from research.trained import open_trained, separator, text_model
 from research.training.sharding import batch_shardings, make_mesh, put_batch, replicated
 from research.training.step import make_eval_step
 from research.types import Batch, Objective, Variables
+
+
+_WATCHED = 4000  # rows of a split that are looked at during training
 
 
 class Evaluator:
@@ -59,7 +63,7 @@ class Evaluator:
             result |= self.scores(variables, split)
             outputs = self.outputs(variables, self._dataset.splits[split].examples)
             if split == "val":
-                tuned = scores.tuned(outputs, self._dataset, objective=self._name)
+                tuned = scores.tuned(outputs, self._dataset, objective=self._name) | self._of_train(variables)
             scored = scores.score({**outputs, **tuned}, self._dataset, split, objective=self._name)
             if scored is not None:
                 result |= scores.of_scored(scored, self._dataset, split)
@@ -68,6 +72,23 @@ class Evaluator:
                 result |= scores.floors(self._dataset, split, objective=self._name)
         result |= scores.shift(found)
         return result | (self._robustness(variables, floors=floors) if robustness else {})
+
+    def watch(self, variables: Variables) -> dict[str, Any]:
+        """Figures of vectors that are learnt without labels while they are: from a few thousand rows of the training
+        and the validation split; none where the loss says it all.
+        """
+        if not TASKS[self._name].reads_train:
+            return {}
+        parts = {name: self._dataset.splits[name] for name in ("train", "val")}
+        firsts = {name: FirstRows(part.examples, min(len(part.examples), _WATCHED)) for name, part in parts.items()}
+        found = {name: self.outputs(variables, rows)["vectors"] for name, rows in firsts.items()}
+        return scores.watched(found["train"], found["val"], self._dataset)
+
+    def _of_train(self, variables: Variables) -> dict[str, np.ndarray]:
+        if not TASKS[self._name].reads_train:
+            return {}
+        outputs = self.outputs(variables, self._dataset.splits["train"].examples)
+        return {f"train_{key}": values for key, values in outputs.items()}
 
     def outputs(self, variables: Variables, examples: Source) -> dict[str, np.ndarray]:
         """The objective's per-example outputs over the rows of a split, in order; empty where it has none for them."""
@@ -126,8 +147,12 @@ def evaluate_trained(
         override(page, PAGE, key=key, text=text)
     trained = open_trained(workdir, step=step)
     assert trained.objective is not None  # a run has one
-    tokenizer = {"name": "file", "path": str(workdir / "tokenizer.json")}
-    dataset = build(dict(page["data"]) | {"tokenizer": tokenizer}, DATA, kind="data")
+    given = {}
+    if trained.about["tokenizer"]:
+        given["tokenizer"] = {"name": "file", "path": str(workdir / "tokenizer.json")}
+    if trained.spec.image_size:
+        given |= {"size": trained.spec.image_size, "channels": trained.spec.num_channels}
+    dataset = build(dict(page["data"]) | given, DATA, kind="data")
     if dataset.spec.label_names != trained.spec.label_names:
         raise ValueError(f"the data have labels {dataset.spec.label_names}, the model {trained.spec.label_names}")
     settings: Evaluating = build(page.get("evaluation", {}), {"": Evaluating}, kind="evaluation")
@@ -143,8 +168,8 @@ def evaluate_trained(
         batch_size=settings.batch_size or page["batch_size"],
     )
     with jax.set_mesh(mesh):
-        params = jax.device_put(trained.params, replicated(mesh))
-        found = evaluator.all_scores({"params": params}, floors=floors, robustness=settings.robustness)
+        variables = jax.device_put(trained.variables, replicated(mesh))
+        found = evaluator.all_scores(variables, floors=floors, robustness=settings.robustness)
         return {"step": trained.step} | found
 
 

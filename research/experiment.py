@@ -11,10 +11,10 @@ import jax
 
 from research import config, provenance
 from research.batch import Dataset, Spec
-from research.build import Block, build, check, resolve
+from research.build import Block, build, check, parameters, resolve
 from research.data import DATA
 from research.distillation import with_soft_labels
-from research.models import HEADS, MODELS, Model
+from research.models import ALL_MODELS, HEADS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
 from research.settings import Evaluating, Evidence, Logging, Saving, Tuning
@@ -35,7 +35,7 @@ class Page:
     optimizer: Annotated[Nested, Block("optimizer", OPTIMIZERS)]
     num_steps: int
     batch_size: int
-    model: Annotated[Nested, Block("model", MODELS)] = field(default_factory=dict)
+    model: Annotated[Nested, Block("model", ALL_MODELS)] = field(default_factory=dict)
     head: Annotated[Nested, Block("head", HEADS)] = field(default_factory=dict)
     seed: int = 0
     accumulate: int = 1
@@ -107,7 +107,7 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
                 "the page has a model block and init_from, which brings its own; remove one of the two, or set "
                 "weights=scratch for another model with that run's tokenizer"
             )
-        data["tokenizer"] = {"name": "file", "path": str(Path(page.init_from) / "tokenizer.json")}
+        data = _read_alike(data, origin, page.init_from)
     elif not page.model:
         raise ValueError(
             "model is missing; set it on the page, or start from a finished run with --config.init_from=DIR"
@@ -121,19 +121,18 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
         raise ValueError("teacher and objective.soft_weight belong together; set both, or neither")
     if page.teacher:
         dataset = with_soft_labels(dataset, Path(page.teacher), batch_size=page.batch_size)
-    length = dataset.spec.length
-    backbone = build(about["model"], MODELS, kind="model")
-    if length > about["model"]["length"] > 0:
+    spec = dataset.spec
+    length = spec.length
+    backbone = build(about["model"], ALL_MODELS, kind="model")
+    if length > about["model"].get("length", 0) > 0:
         raise ValueError(
             f"data.length={length} is longer than the model's {about['model']['length']} positions; "
             f"use data.length={about['model']['length']} or less"
         )
     about |= {"tokenizer": dataset.tokenizer, "data": data, "label_names": list(dataset.spec.label_names)}
-    about |= {"target_mean": dataset.spec.target_mean, "target_scale": dataset.spec.target_scale}
-    head_flops = 6.0 * backbone.width * dataset.spec.vocab_size if about["head"]["name"] == "language" else 0.0
-    inner = objective.objective if isinstance(objective, LowRank) else objective
-    share = getattr(inner, "rate", 1.0) if getattr(inner, "gather", False) else 1.0
-    flops = length * (backbone.num_flops(length) + share * head_flops)
+    about |= {"target_mean": spec.target_mean, "target_scale": spec.target_scale}
+    about |= {"spec": {key: getattr(spec, key) for key in ("length", "image_size", "num_channels")}}
+    flops = _flops_per_example(objective, backbone, spec, about["head"]["name"])
     return Experiment(page, as_read, dataset, objective, about, flops, origin)
 
 
@@ -144,15 +143,20 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
     types |= {"dtype": compute_dtype(page.dtype)}
     offers = spec.offers() | types
     if origin is None:
-        model = resolve(page.model, MODELS, kind="model", **(offers | {"causal": kind.causal}))
+        model = resolve(page.model, ALL_MODELS, kind="model", **(offers | {"causal": kind.causal}))
     else:
         model = {**origin.about["model"], **types}
+        if spec.image_size and origin.spec.image_size != spec.image_size:
+            raise ValueError(
+                f"data.size={spec.image_size}: the model of {page.init_from} reads images of {origin.spec.image_size} "
+                "pixels a side; leave data.size out, or set it to that"
+            )
         if origin.spec.vocab_size != spec.vocab_size:
             raise ValueError(
                 f"the tokenizer has {spec.vocab_size} tokens, that of {page.init_from} {origin.spec.vocab_size}; "
                 "use that run's tokenizer.json"
             )
-    backbone = build(model, MODELS, kind="model")
+    backbone = build(model, ALL_MODELS, kind="model")
     if kind.causal and not backbone.causal:
         raise ValueError(
             f"objective.name={page.objective['name']} predicts each token from those before it, and the model of "
@@ -161,9 +165,10 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
     head_block = dict(page.head)
     if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
         head_block = dict(origin.about["head"])
-    of_model = {"width": backbone.width, "vocab_size": model["vocab_size"]}  # a tokenizer may have fewer tokens
+    # A tokenizer may have fewer tokens than the model.
+    of_model = {"width": backbone.width, "vocab_size": model.get("vocab_size", 0)}
     head = resolve(head_block, HEADS, kind="head", **(offers | of_model))
-    joined = Model(backbone.module(), build(head, HEADS, kind="head"))
+    joined = join(backbone, build(head, HEADS, kind="head"))
     objective = build(page.objective, OBJECTIVES, kind="objective", model=joined, **offers)
     about = {"model": model, "head": head, "objective": dict(page.objective)}
     tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
@@ -182,6 +187,26 @@ def compute_dtype(wanted: str) -> str:
         return "bfloat16"
     capability = float(getattr(device, "compute_capability", 0) or 0) if device.platform == "gpu" else 0.0
     return "bfloat16" if capability >= 8.0 else "float32"
+
+
+def _read_alike(data: dict[str, Any], origin: Trained, init_from: str) -> dict[str, Any]:
+    """The data block with what the model that is started from has read: its tokenizer, or its size of images."""
+    takes = parameters(DATA[data["name"]])
+    if "tokenizer" in takes:
+        data["tokenizer"] = {"name": "file", "path": str(Path(init_from) / "tokenizer.json")}
+    if "channels" in takes and origin.spec.image_size:
+        data = {"size": origin.spec.image_size, "channels": origin.spec.num_channels, **data}
+    return data
+
+
+def _flops_per_example(objective: Objective, backbone: Any, spec: Spec, head: str) -> float:
+    """Forward and backward; of the heads that of language alone is counted."""
+    if spec.image_size:
+        return float(getattr(objective, "num_views", 1) * backbone.num_flops(spec.image_size))
+    inner = objective.objective if isinstance(objective, LowRank) else objective
+    share = getattr(inner, "rate", 1.0) if getattr(inner, "gather", False) else 1.0
+    head_flops = 6.0 * backbone.width * spec.vocab_size if head == "language" else 0.0
+    return spec.length * (backbone.num_flops(spec.length) + share * head_flops)
 
 
 def _check_target(page: Page, dataset: Dataset) -> None:

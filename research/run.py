@@ -30,7 +30,7 @@ from research.training.optimizer import OPTIMIZERS, layer_multipliers
 from research.training.restore import restore_latest
 from research.training.sharding import batch_shardings, make_mesh, put_batch
 from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, to_evaluate
-from research.training.step import make_train_step
+from research.training.step import check_accumulation, make_train_step
 from research.types import Batch
 
 
@@ -66,6 +66,7 @@ class Run:
         self._transform = transform
         self.abstract = abstract_state(self.objective, transform, self.first_batch, self.mesh, ema=page.ema_decay > 0.0)
         self.shardings = shardings_of(self.abstract)
+        check_accumulation(self.objective, self.abstract.variables, page.accumulate)
         step = make_train_step(
             self.objective,
             transform,
@@ -102,7 +103,9 @@ class Run:
             params = dict(origin.params)
             if origin.about["head"] != self.experiment.about["head"]:
                 params.pop("head", None)  # a tied head without bias has no parameters
-            given = {"params": params}
+            given = {"params": params} | {
+                kind: {"backbone": tree["backbone"]} for kind, tree in origin.model_state.items()
+            }
             if "frozen" in self.abstract.variables:  # LoRA
                 given["frozen"] = {"backbone": params.pop("backbone")}
         state = init_state(
@@ -119,6 +122,18 @@ class Run:
         """Global batches from the example `start` on, on the devices."""
         for batch in self.stream.batches(start=start):
             yield put_batch(batch, self._batch_shardings)
+
+    def evaluate(self, state: TrainState, log: Log) -> dict[str, float]:
+        """The validation split, while training; a collapse is said as soon as it is seen."""
+        variables = to_evaluate(state)
+        found = self.evaluator.scores(variables, "val") | self.evaluator.watch(variables)
+        collapse = found.pop("collapse", "")
+        if collapse:
+            log.say(
+                f"COLLAPSE at step {int(state.step)}: {collapse}; raise the temperature, lower the rate, or look "
+                "at the augmentation"
+            )
+        return found
 
     def explain(self, state: TrainState, bad: int) -> str:
         """What went wrong at step `bad` (counted from 0), by running its batch again."""
@@ -166,9 +181,7 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
             log.say(run.describe(state))
             ends = {"num_steps": page.num_steps}
             health = StopAtBadStep(run.explain, every=settings.every, **ends)
-            evaluate = Evaluate(
-                lambda state: run.evaluator.scores(to_evaluate(state), "val"), log, every=evaluating.every, **ends
-            )
+            evaluate = Evaluate(lambda state: run.evaluate(state, log), log, every=evaluating.every, **ends)
             save = Save(checkpoints, log, evaluate, health, every=saving.every, batch_size=page.batch_size, **ends)
             kept = {"seen": log.values(saving.metric), "linear_probe": run.tuning.linear_probe}
             early = _stop_early(evaluating, saving, evaluate, save, **kept)

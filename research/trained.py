@@ -18,10 +18,10 @@ from research.data.prompt_answer import SEPARATOR
 from research.data.tokenizers import facts, from_json
 from research.inference.text_model import TextModel
 from research.interop import is_published, read_folder
-from research.models import HEADS, MODELS, Model
+from research.models import ALL_MODELS, HEADS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
-from research.training.restore import read_about, read_frozen, read_params
+from research.training.restore import read_about, read_params, read_variables
 from research.training.step_folder import chosen_step, complete_steps
 from research.types import Objective
 
@@ -42,7 +42,7 @@ class Trained:
     `objective` is None for a published model without a head, which gives vectors only.
     """
 
-    model: Model
+    model: Any  # a `Model`, or one of images
     params: Any
     objective: Objective | None
     spec: Spec
@@ -50,6 +50,12 @@ class Trained:
     step: int
     tokenizer: Tokenizer | None
     unused: Sequence[str] = ()  # tensors of a published file that the model has no place for
+    model_state: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # batch statistics
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the objective's functions take."""
+        return {"params": self.params, **self.model_state}
 
 
 def open_trained(place: Path, *, step: int | None = None) -> Trained:
@@ -74,11 +80,13 @@ def open_trained(place: Path, *, step: int | None = None) -> Trained:
         trained = assemble(about, {}, chosen)
         assert trained.objective is not None
         adapted = LowRank(trained.objective, **about["lora"])
-        params = adapted.merged({"params": params, "frozen": read_frozen(directory, chosen)})
-    return assemble(about, jax.tree.map(jnp.asarray, params), chosen)
+        params = adapted.merged({"params": params, "frozen": read_variables(directory, chosen, "frozen")})
+    trained = assemble(about, jax.tree.map(jnp.asarray, params), chosen)
+    state = read_variables(directory, chosen, "batch_stats")
+    return dataclasses.replace(trained, model_state={"batch_stats": state} if state else {})
 
 
-def text_model(model: Model, params: Any, spec: Spec, about: Mapping[str, Any]) -> TextModel:
+def text_model(model: Any, params: Any, spec: Spec, about: Mapping[str, Any]) -> TextModel:
     """What the rooms of inference take."""
     return TextModel(model, params, about["tokenizer"], spec, about["model"]["length"])
 
@@ -91,12 +99,13 @@ def separator(about: Mapping[str, Any]) -> str | None:
 
 def assemble(about: Mapping[str, Any], params: Any, step: int) -> Trained:
     """A model from what its checkpoint says of it (`about`) and its parameters."""
-    backbone = build(about["model"], MODELS, kind="model")
-    model = Model(backbone.module(), build(about["head"], HEADS, kind="head"))
+    backbone = build(about["model"], ALL_MODELS, kind="model")
+    model = join(backbone, build(about["head"], HEADS, kind="head"))
     tokenizer = from_json(about["tokenizer"]) if about["tokenizer"] else None
     known = facts(tokenizer) if tokenizer else {}
     targets = {key: about[key] for key in ("target_mean", "target_scale") if key in about}
-    spec = Spec(length=about["data"]["length"], label_names=tuple(about["label_names"]), **targets, **known)
+    facts_of_data = about.get("spec", {"length": about["data"].get("length", 0)})
+    spec = Spec(label_names=tuple(about["label_names"]), **facts_of_data, **targets, **known)
     objective = None
     if about["objective"]:
         objective = build(about["objective"], OBJECTIVES, kind="objective", model=model, **spec.offers())
@@ -109,7 +118,7 @@ def _open_published(folder: Path) -> Trained:
     types = {"dtype": "float32", "param_dtype": str(jax.tree.leaves(published.params)[0].dtype)}
     offered = types | {key: model[key] for key in ("vocab_size", "length", "width")}
     about = {
-        "model": resolve(model, MODELS, kind="model", **types),
+        "model": resolve(model, ALL_MODELS, kind="model", **types),
         "head": resolve(head, HEADS, kind="head", **offered),
         "objective": {"name": published.task} if published.task in OBJECTIVES else {},
         "tokenizer": published.tokenizer,

@@ -32,7 +32,7 @@ HALL = {
 
 # What a room may import beside itself.
 ROOMS = {
-    "objectives": {"ops", "types", "metrics"},
+    "objectives": {"ops", "types", "metrics", "build"},
     "models": {"ops", "types", "build"},
     "training": {"types", "metrics"},
     "evaluation": {"types", "metrics", "ops", "batch"},  # batch: floors are computed from the documents of a Dataset

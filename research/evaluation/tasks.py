@@ -20,6 +20,7 @@ from research.evaluation.baselines import (
 )
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
+from research.evaluation.image_tasks import image_class_floors, image_floors, vector_figures
 from research.evaluation.multi_label import commonest_set, multi_label_metrics, rows_right
 from research.evaluation.question_answering import (
     Found,
@@ -55,7 +56,8 @@ class Task:
 
     `measure` is the figure to compare runs by; more of it is better. `floor_on` gives the name of a floor and its
     headline figure on each of several splits, from one training.
-    `tune` makes of the outputs over the validation split what `score` finds beside the outputs of every split.
+    `tune` makes of the outputs over the validation split what `score` finds beside the outputs of every split. With
+    `reads_train` it finds those over the training split too, under `train_…`.
     """
 
     floors: Callable[[Dataset, str], dict[str, float]]
@@ -63,6 +65,7 @@ class Task:
     measure: str = "accuracy"
     floor_on: Callable[[Dataset, Sequence[str]], tuple[str, list[float]]] | None = None
     tune: Callable[[Outputs, Dataset], Outputs] | None = None
+    reads_train: bool = False
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -78,7 +81,9 @@ def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
 
 
 def class_floors(dataset: Dataset, split: str) -> dict[str, float]:
-    """TF-IDF with logistic regression."""
+    """TF-IDF with logistic regression; of images, what sees pixels and edges."""
+    if dataset.spec.image_size:
+        return image_class_floors(dataset, split)
     train, evaluated = dataset.splits["train"], dataset.splits[split]
     _, probabilities = tfidf_logistic(train.texts, train.labels, evaluated.texts)
     found = classification_metrics(evaluated.labels, probabilities, dataset.spec.label_names)
@@ -236,6 +241,19 @@ def _found_answers(outputs: Outputs, dataset: Dataset, split: str) -> list[Found
     return find_answers(outputs["start"], outputs["end"], part.windows, contexts, max_answer=part.max_answer)
 
 
+def score_vectors(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+    """Of `vectors` [N D], learnt without labels, which stand beside them if there are any."""
+    figures, values = vector_figures(outputs, dataset, split)
+    headline = "knn_accuracy" if "knn_accuracy" in figures else "cosine_to_mean"
+    return Scored(figures, headline, list(values[:, None]))
+
+
+def keep_vectors(outputs: Outputs, dataset: Dataset) -> Outputs:
+    """The vectors of the validation split, on which probes are chosen."""
+    del dataset
+    return {"val_vectors": outputs["vectors"]}
+
+
 def unigram_floor(dataset: Dataset, split: str) -> dict[str, float]:
     """Nats a token by frequency alone."""
     documents = _first_tokens(dataset.splits["train"].documents, _FLOOR_TOKENS)
@@ -277,5 +295,6 @@ TASKS = {
     "regression": Task(value_floors, score_values, measure="r2"),
     "tagging": Task(tag_floors, score_tags, floor_on=tag_floor_on),
     "pairs": Task(pair_floors, score_pairs, measure="recall_at_1"),
+    "simclr": Task(image_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
     "question_answering": Task(answer_floors, score_answers, measure="f1", tune=tune_answers),
 }

@@ -1,18 +1,32 @@
 """Menus of models and heads; those of backbones are in `backbones.py`, which models of two towers read as well."""
 
+from typing import Any
+
 from research.models.backbones import IMAGE_MODELS, MODELS
 from research.models.dual_encoder import DualEncoderConfig
 from research.models.heads import LanguageHead, Model
+from research.models.image_model import ImageModel
+from research.models.projection_heads import ProjectionHead
 from research.models.task_heads import ClassificationHead, EmbeddingHead, SpanHead, TaggingHead
 
 # Of two towers, whose vectors are compared.
 PAIR_MODELS = {"dual_encoder": DualEncoderConfig}
+ALL_MODELS = {**MODELS, **IMAGE_MODELS, **PAIR_MODELS}
 HEADS = {
     "language": LanguageHead,
     "classification": ClassificationHead,
     "tagging": TaggingHead,
     "spans": SpanHead,
     "embedding": EmbeddingHead,
+    "projection": ProjectionHead,
 }
 
-__all__ = ["HEADS", "IMAGE_MODELS", "MODELS", "PAIR_MODELS", "Model"]
+
+def join(backbone: Any, head: Any) -> Model | ImageModel:
+    """A backbone's config and a head as one module: that of texts, or that of images."""
+    if hasattr(backbone, "pixel_mean"):
+        return ImageModel(backbone.module(), head, tuple(backbone.pixel_mean), tuple(backbone.pixel_std))
+    return Model(backbone.module(), head)
+
+
+__all__ = ["ALL_MODELS", "HEADS", "IMAGE_MODELS", "MODELS", "PAIR_MODELS", "ImageModel", "Model", "join"]

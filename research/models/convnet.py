@@ -37,6 +37,8 @@ class ConvNetConfig:
     num_groups: int = 32  # of norm=group
     norm_epsilon: float = 1e-5
     norm_momentum: float = 0.9  # of norm=batch: what is kept of the running statistics
+    pixel_mean: tuple[float, ...] = (0.5,)  # of each channel, or of all: taken off images in [0, 1],
+    pixel_std: tuple[float, ...] = (0.5,)  # which are then divided by it
     dtype: str = "float32"
     param_dtype: str = "float32"
     matmul_dtype: str = ""  # what factors of convolutions are rounded to, with float32 sums; "": dtype

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from research.models.task_heads import pool
+
 
 class ImageModel(nn.Module):
     """A backbone (images to vectors) with the head that an objective asked for; parameters `backbone` and `head`.
@@ -38,5 +40,5 @@ class ImageModel(nn.Module):
     def project(
         self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, where: Any = None, train: bool = False
     ) -> Float[Array, "B E"]:
-        """One vector a row, by a projection head."""
-        return self.head(hidden, mask, where=where, train=train)
+        """One vector an image, by a projection head of the mean over positions."""
+        return self.head(pool(hidden, mask, "mean"), where=where, train=train)

@@ -23,6 +23,8 @@ class PerceptronConfig:
     num_channels: int = 3
     activation: Literal["relu", "gelu", "gelu_tanh"] = "relu"
     dropout: float = 0.0
+    pixel_mean: tuple[float, ...] = (0.5,)  # of each channel, or of all: taken off images in [0, 1],
+    pixel_std: tuple[float, ...] = (0.5,)  # which are then divided by it
     dtype: str = "float32"
     param_dtype: str = "float32"
     matmul_dtype: str = ""  # what factors of matrix products are rounded to, with float32 sums; "": dtype

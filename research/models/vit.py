@@ -43,6 +43,8 @@ class ViTConfig:
     dropout: float = 0.0
     remat: Literal["none", "full", "dots"] = "none"
     unroll: int = 1  # layers per scan iteration: more is faster on CPU and slower to compile
+    pixel_mean: tuple[float, ...] = (0.5,)  # of each channel, or of all: taken off images in [0, 1],
+    pixel_std: tuple[float, ...] = (0.5,)  # which are then divided by it
     dtype: str = "float32"
     param_dtype: str = "float32"
     matmul_dtype: str = ""  # what factors of matrix products are rounded to, with float32 sums; "": dtype

@@ -7,6 +7,7 @@ from research.objectives.multi_label import MultiLabel
 from research.objectives.pairs import Pairs
 from research.objectives.question_answering import QuestionAnswering
 from research.objectives.regression import Regression
+from research.objectives.simclr import SimCLR
 from research.objectives.tagging import Tagging
 
 OBJECTIVES = {
@@ -17,5 +18,6 @@ OBJECTIVES = {
     "regression": Regression,
     "tagging": Tagging,
     "pairs": Pairs,
+    "simclr": SimCLR,
     "question_answering": QuestionAnswering,
 }

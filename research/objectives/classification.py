@@ -1,25 +1,31 @@
-"""Classification of a row: one of C labels."""
+"""Classification of a text or an image: one of C labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
-from research.objectives.pooled import init_pooled, pooled_logits
+from research.build import Block, build
+from research.objectives.images import pixels
+from research.objectives.pooled import init_pooled, pooled_features, pooled_logits
 from research.objectives.text import (
     check_token_dropout,
-    features,
     hide_tokens,
     labels_loss,
     mean_over,
     real_examples,
     weigh_classes,
 )
+from research.ops.image_augmentation import IMAGE_AUGMENTATIONS
+from research.ops.masking import example_keys
+from research.ops.mixing import mixup
 from research.types import Batch, Features, Keys, Loss, Variables
 
 
@@ -27,8 +33,9 @@ from research.types import Batch, Features, Keys, Loss, Variables
 class Classification:
     """Mean cross-entropy of the label, in nats; the model reads both ways unless its pretraining was causal.
 
-    In training each token behind the first is hidden with the probability `token_dropout` (see `hide_tokens`), and
-    classes weigh as `class_weights` says (see `weigh_classes`).
+    In training each token behind the first is hidden with the probability `token_dropout` (see `hide_tokens`), images
+    are augmented, and classes weigh as `class_weights` says (see `weigh_classes`). With `mixup` > 0 images and labels
+    are mixed in training (`ops.mixing.mixup`, alpha = `mixup`), which couples the examples of a batch.
 
     Where the batch has a teacher's `soft_labels` the loss is (1 - w) · cross-entropy + w · T² · KL(teacher || student),
     both softened by the temperature T, w = `soft_weight` (Hinton et al. 2015, section 2).
@@ -43,8 +50,11 @@ class Classification:
     label_counts: tuple[int, ...] = ()
     soft_weight: float = 0.0
     temperature: float = 2.0
+    augmentation: Annotated[Mapping[str, Any], Block("augmentation", IMAGE_AUGMENTATIONS)] = field(
+        default_factory=lambda: {"name": "none"}
+    )
+    mixup: float = 0.0
 
-    couples_examples = False
     causal = False
     head = "classification"
     target = "label"
@@ -52,11 +62,19 @@ class Classification:
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)
         weigh_classes(self.class_weights, self.label_counts, self.num_classes)
+        if self.mixup < 0.0 or (self.mixup and (self.soft_weight or self.class_weights)):
+            raise ValueError(
+                f"objective.mixup={self.mixup}: wanted 0 or more, such as 0.2, without soft_weight and class_weights"
+            )
         if not 0.0 <= self.soft_weight <= 1.0 or self.temperature <= 0.0:
             raise ValueError(
                 f"objective.soft_weight={self.soft_weight}, temperature={self.temperature}: wanted a share from 0 to 1 "
                 "and a number above 0"
             )
+
+    @property
+    def couples_examples(self) -> bool:
+        return self.mixup > 0.0
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -69,15 +87,22 @@ class Classification:
     def logits(
         self, variables: Variables, batch: Batch, *, train: bool = False, dropout: jax.Array | None = None
     ) -> Float[Array, "B C"]:
-        return pooled_logits(self.model, variables, batch, train=train, dropout=dropout)
+        return pooled_logits(self.model, variables, batch, train=train, dropout=dropout)[0]
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
-        if train and self.token_dropout:
+        images, mixed = None, None
+        if train and self.token_dropout and "tokens" in batch:
             batch = hide_tokens(batch, rng.noise, rate=self.token_dropout, mask_id=self.mask_id)
-        logits = self.logits(variables, batch, train=train, dropout=rng.dropout)
+        if train and "image" in batch:
+            images, mixed = self.view(batch, rng.noise)
+        call = dict(images=images, train=train, dropout=rng.dropout)
+        logits, state = pooled_logits(self.model, variables, batch, **call)
         only_then = {"label_smoothing": self.label_smoothing, "weights": self.weights} if train else {}
         where = real_examples(batch)
-        found = labels_loss(logits, batch["label"], where, **only_then)
+        found = replace(labels_loss(logits, batch["label"], where, **only_then), model_state=state)
+        if mixed is not None:
+            losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(mixed, self.label_smoothing))
+            return replace(found, terms={"loss": (1.0, mean_over(jnp.where(where, losses, 0.0), where))})
         if not train or "soft_labels" not in batch:
             return found
         apart = self.temperature**2 * _divergence(batch["soft_labels"], logits, self.temperature)
@@ -85,12 +110,22 @@ class Classification:
         soft = mean_over(jnp.where(where, apart, 0.0), where)
         return replace(found, terms={"loss": (1.0 - self.soft_weight, hard), "soft": (self.soft_weight, soft)})
 
+    def view(self, batch: Batch, noise: jax.Array) -> tuple[Float[Array, "B Y X C"], Float[Array, "B C"] | None]:
+        """The images as a training step sees them, and their labels where these are mixed."""
+        augment = build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")
+        keys = example_keys(noise, batch["example_id"])
+        images = augment(pixels(batch), keys)
+        if not self.mixup:
+            return images, None
+        labels = jax.nn.one_hot(batch["label"], self.num_classes)
+        return mixup(images, labels, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys), alpha=self.mixup)
+
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: probabilities [B C]."""
         return {"probabilities": jax.nn.softmax(self.logits(variables, batch), axis=-1)}
 
     def features(self, variables: Variables, batch: Batch) -> Features:
-        return features(self.model, variables, batch)
+        return pooled_features(self.model, variables, batch)
 
 
 def _divergence(teacher: Float[Array, "B C"], student: Float[Array, "B C"], temperature: float) -> Float[Array, " B"]:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.objectives.pooled import init_pooled, pooled_logits
-from research.objectives.text import check_token_dropout, features, hide_tokens, mean_over, real_examples
+from research.objectives.pooled import init_pooled, pooled_features, pooled_logits
+from research.objectives.text import check_token_dropout, hide_tokens, mean_over, real_examples
 from research.ops.binary_cross_entropy import binary_cross_entropy
 from research.types import Batch, Features, Keys, Loss, Variables
 
@@ -53,7 +53,7 @@ class MultiLabel:
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
         if train and self.token_dropout:
             batch = hide_tokens(batch, rng.noise, rate=self.token_dropout, mask_id=self.mask_id)
-        logits = pooled_logits(self.model, variables, batch, train=train, dropout=rng.dropout)
+        logits, state = pooled_logits(self.model, variables, batch, train=train, dropout=rng.dropout)
         labels, where = batch["labels"], real_examples(batch)
         losses = binary_cross_entropy(
             logits,
@@ -64,14 +64,14 @@ class MultiLabel:
         )
         right = jnp.all((logits > 0.0) == (labels > 0.5), axis=-1) & where
         loss = mean_over(jnp.mean(losses, axis=-1), where)
-        return Loss(terms={"loss": (1.0, loss)}, metrics={"accuracy": mean_over(right, where)})
+        return Loss(terms={"loss": (1.0, loss)}, metrics={"accuracy": mean_over(right, where)}, model_state=state)
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the probability of each label [B C]."""
-        return {"scores": jax.nn.sigmoid(pooled_logits(self.model, variables, batch))}
+        return {"scores": jax.nn.sigmoid(pooled_logits(self.model, variables, batch)[0])}
 
     def features(self, variables: Variables, batch: Batch) -> Features:
-        return features(self.model, variables, batch)
+        return pooled_features(self.model, variables, batch)
 
     def _weights(self) -> Float[Array, " C"]:
         assert len(self.label_counts) == self.num_classes  # training data count them

@@ -16,9 +16,7 @@ from research.types import Batch, Features, Variables
 def init_pooled(model: nn.Module, rng: jax.Array, batch: Batch) -> Variables:
     """Parameters (and model state) of the backbone and of a `ClassificationHead`."""
     if "image" in batch:
-        return init_images(
-            model, rng, batch, lambda model, hidden, mask: model.classify(hidden, mask, train=False)
-        )
+        return init_images(model, rng, batch, lambda model, hidden, mask: model.classify(hidden, mask, train=False))
     mask = batch["segment_ids"] > 0
     return text.init(model, rng, batch, lambda model, hidden: model.classify(hidden, mask, train=False))
 

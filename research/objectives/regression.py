@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from research.objectives.pooled import init_pooled, pooled_logits
-from research.objectives.text import check_token_dropout, features, hide_tokens, mean_over, real_examples
+from research.objectives.pooled import init_pooled, pooled_features, pooled_logits
+from research.objectives.text import check_token_dropout, hide_tokens, mean_over, real_examples
 from research.types import Batch, Features, Keys, Loss, Variables
 
 
@@ -41,17 +41,18 @@ class Regression:
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
         if train and self.token_dropout:
             batch = hide_tokens(batch, rng.noise, rate=self.token_dropout, mask_id=self.mask_id)
-        predicted = pooled_logits(self.model, variables, batch, train=train, dropout=rng.dropout)[:, 0]
+        logits, state = pooled_logits(self.model, variables, batch, train=train, dropout=rng.dropout)
+        predicted = logits[:, 0]
         where = real_examples(batch)
         wanted = (batch["value"] - self.target_mean) / self.target_scale
         # Selected before squaring: a NaN in a row that does not count must not reach the sum, nor its gradient.
         errors = jnp.where(where, predicted - wanted, 0.0)
-        return Loss(terms={"loss": (1.0, mean_over(jnp.square(errors), where))}, metrics={})
+        return Loss(terms={"loss": (1.0, mean_over(jnp.square(errors), where))}, metrics={}, model_state=state)
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the number [B], in its own units."""
-        predicted = pooled_logits(self.model, variables, batch)[:, 0]
+        predicted = pooled_logits(self.model, variables, batch)[0][:, 0]
         return {"values": self.target_mean + self.target_scale * predicted}
 
     def features(self, variables: Variables, batch: Batch) -> Features:
-        return features(self.model, variables, batch)
+        return pooled_features(self.model, variables, batch)

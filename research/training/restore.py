@@ -78,10 +78,11 @@ def read_params(directory: Path, step: int, like: Any = None) -> Any:
         return v1.load(str(folder), on_host, checkpointable_name="params") if stored else {}
 
 
-def read_frozen(directory: Path, step: int) -> Any:
-    """What was given and not trained, as nested dicts of numpy arrays; {} where nothing was. Raises as `restore`."""
+def read_variables(directory: Path, step: int, kind: str) -> Any:
+    """Variables beside the parameters, as nested dicts of numpy arrays: `frozen`, what was given and not trained, or
+    model state such as `batch_stats`; {} where there are none. Raises as `restore`."""
     folder = verify(directory, step, ("state/",))
-    place = ("variables", "frozen")
+    place = ("variables", kind)
     wanted = {name: np.ndarray for name in flatten(_stored(folder, "state")) if name[:2] == place}
     if not wanted:
         return {}
