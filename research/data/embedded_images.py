@@ -3,8 +3,8 @@
   glyphs  pictures of Unicode characters with their names, 32 x 32 x 1: {"image", "name", …}, see `glyphs.py`
   digits  scikit-learn's handwritten digits, 8 x 8 x 1: {"image", "label"}
 
-Images are uint8 [Y X C], 0 black in glyphs, 0 the paper in digits. `digits` (1,797) is divided by a seeded choice within
-each class: 60 % train, 15 % val, 25 % test. Its 13 writers are not told apart: their hands are in every split.
+Images are uint8 [Y X C], 0 black in glyphs, 0 the paper in digits. `digits` (1,797) is divided by a seeded choice
+within each class: 60 % train, 15 % val, 25 % test. Its 13 writers are not told apart: their hands are in every split.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def uniformity(vectors: np.ndarray, *, scale: float = 2.0) -> float:
 
 
 def rankme(vectors: np.ndarray) -> float:
-    """RankMe (Garrido et al. 2023, section 3) of vectors [N D]: exp of the entropy of their singular values' shares, from 1
-    to min(N, D). The vectors are taken as they are, not centred.
+    """RankMe (Garrido et al. 2023, section 3) of vectors [N D]: exp of the entropy of their singular values' shares,
+    from 1 to min(N, D). The vectors are taken as they are, not centred.
     """
     values = np.linalg.svd(_finite(vectors), compute_uv=False)
     shares = values / max(values.sum(), 1e-300) + 1e-7  # the paper's epsilon
