@@ -26,7 +26,7 @@ _DAMAGED = (
 
 
 def decode_image(content: bytes | np.ndarray, *, size: int, channels: int) -> np.ndarray:
-    """uint8 [S S C]: the centre square, resized (bicubic, antialiased); a picture of that size is left as it is.
+    """uint8 [S S C]: the shorter side resized (bicubic, antialiased), the centre cut out; one of that size is kept.
 
     A photograph is turned as its EXIF says, what is transparent lies on white, 16 bits become 8, grey becomes three
     equal channels, and colour becomes grey by the luminance of ITU-R 601. An array is uint8 [Y X], [Y X 1] or [Y X 3].
@@ -40,7 +40,7 @@ def decode_image(content: bytes | np.ndarray, *, size: int, channels: int) -> np
         width, height = image.size
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        # Only the square is resized, not the shorter side first: a long strip would grow without bound.
+        # As the shorter side resized and the centre cut out, but a long strip does not grow without bound between.
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     return np.asarray(image).reshape(size, size, channels)
 

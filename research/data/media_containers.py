@@ -55,9 +55,11 @@ def open_tar(file: Path, kind: Kind) -> Media:
 def _members(file: Path) -> dict[str, dict[str, Member]]:
     """The members of each name, by what stands behind the first point of their file's name."""
     groups: dict[str, dict[str, Member]] = {}
+    end = 0
     try:
         with tarfile.open(file, "r:") as archive:
             for member in archive:
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 folder, _, base = member.name.rpartition("/")
                 if not member.isfile() or base.startswith("."):
                     continue
@@ -70,6 +72,9 @@ def _members(file: Path) -> dict[str, dict[str, Member]]:
         raise ValueError(
             f"{file} is not a readable .tar file ({first_line(error)}); write it again, without compression"
         ) from error
+    # The library takes a header that is cut off for the end: an archive that is whole ends in blocks of zeros.
+    if _read_member(file, (end, tarfile.BLOCKSIZE)).strip(b"\0"):
+        raise ValueError(f"{file} has no end behind its last member; write it again")
     return groups
 
 
@@ -99,7 +104,7 @@ def _read_member(file: Path, member: Member) -> bytes:
         stream.seek(first)
         content = stream.read(size)
     if len(content) < size:
-        raise ValueError(f"{file} ends after {len(content)} of {size} bytes of a member; write it again")
+        raise ValueError(f"{file} ends at byte {first + len(content)}, wanted {size - len(content)} more; write it again")
     return content
 
 

@@ -164,7 +164,7 @@ def _open_tfds(path: str, kind: Kind, field: str) -> Media:
     features, splits = builder.info.features, tuple(sorted(builder.info.splits))
     split = choose_split(path, splits)
     where = f"{base}[{split}]"
-    if not isinstance(features.get(field), tfds.features.Image):
+    if field not in features or not isinstance(features[field], tfds.features.Image):
         raise ValueError(f"{where}: no picture in the field {field!r}; the fields are: {', '.join(sorted(features))}")
     source = builder.as_data_source(split=split, decoders={field: tfds.decode.SkipDecoding()})
     rows = list(TfdsRows(source, features, where, left_out=(field,)))
