@@ -31,7 +31,6 @@ from research.training.sharding import batch_shardings, make_mesh, put_batch, re
 from research.training.step import make_eval_step
 from research.types import Batch, Objective, Variables
 
-
 _WATCHED = 4000  # rows of a split that are looked at during training
 
 

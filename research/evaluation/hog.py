@@ -12,7 +12,7 @@ def hog(images: np.ndarray, *, cell: int = 4) -> np.ndarray:
 
     Gradients are centred differences, of the channel where they are largest; each pixel votes with its magnitude for
     the two nearest of 9 unsigned angles, in cells of `cell` x `cell` pixels. Blocks of 2 x 2 cells, one cell apart, are
-    normalised to length 1, clipped at 0.2 and normalised again (the paper's L2-Hys). Votes are not shared between cells.
+    normalised to length 1, clipped at 0.2 and normalised again (the paper's L2-Hys). No vote is shared between cells.
 
     Raises:
       ValueError: images that do not divide into cells, or into fewer than 2 x 2.

@@ -26,7 +26,7 @@ def vector_figures(outputs: Outputs, dataset: Dataset, split: str) -> tuple[dict
 
     With labels: `knn_accuracy` (Wu et al. 2018: 200 neighbours, temperature 0.1) and `probe_accuracy` (ridge regression
     in closed form, its penalty chosen on the validation split), by `train_vectors` and `val_vectors`. Always:
-    uniformity, RankMe, and `collapse`, a sentence or nothing. Without labels each row's value is its cosine to the mean.
+    uniformity, RankMe, and `collapse`, a sentence or nothing. Without labels a row's value is its cosine to the mean.
     """
     part, vectors = dataset.splits[split], outputs["vectors"]
     found: dict[str, Any] = {

@@ -43,7 +43,9 @@ def watched(train: np.ndarray, val: np.ndarray, dataset: Dataset) -> dict[str, A
     found: dict[str, Any] = {"val/rankme": rankme(val), "collapse": collapse(val)}
     if all(len(labels) for labels in parts):
         labels = [np.asarray(each)[: len(rows)] for each, rows in zip(parts, (train, val), strict=True)]
-        options = dict(num_classes=dataset.spec.num_classes, neighbours=NEIGHBOURS, temperature=TEMPERATURE)
+        options: dict[str, Any] = dict(
+            num_classes=dataset.spec.num_classes, neighbours=NEIGHBOURS, temperature=TEMPERATURE
+        )
         found["val/knn_accuracy"] = knn_accuracy(train, labels[0], val, labels[1], **options)
     return found
 

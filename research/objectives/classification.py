@@ -95,7 +95,7 @@ class Classification:
             batch = hide_tokens(batch, rng.noise, rate=self.token_dropout, mask_id=self.mask_id)
         if train and "image" in batch:
             images, mixed = self.view(batch, rng.noise)
-        call = dict(images=images, train=train, dropout=rng.dropout)
+        call: dict[str, Any] = dict(images=images, train=train, dropout=rng.dropout)
         logits, state = pooled_logits(self.model, variables, batch, **call)
         only_then = {"label_smoothing": self.label_smoothing, "weights": self.weights} if train else {}
         where = real_examples(batch)

@@ -36,7 +36,7 @@ def pooled_logits(
     """
     if "image" in batch:
         images = pixels(batch) if images is None else images
-        call = dict(where=text.real_examples(batch), train=train, dropout=dropout)
+        call: dict[str, Any] = dict(where=text.real_examples(batch), train=train, dropout=dropout)
         return run_images(
             model, variables, images, lambda model, hidden, mask: model.classify(hidden, mask, train=train), **call
         )

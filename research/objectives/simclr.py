@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import flax.linen as nn
@@ -51,7 +51,7 @@ class SimCLR:
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
         views, state = self._encode(variables, batch, rng=rng, train=train)
         found = self.compare(variables, views, batch, step=step, train=train)
-        return found.replace(model_state=state)
+        return replace(found, model_state=state)
 
     def encode(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Views:
         """The unit vectors of both views."""
@@ -88,7 +88,7 @@ class SimCLR:
         def project(model: Any, hidden: Array, mask: Array) -> Array:
             return model.project(hidden, mask, where=where, train=train)
 
-        call = dict(where=where, train=train, dropout=rng.dropout)
+        call: dict[str, Any] = dict(where=where, train=train, dropout=rng.dropout)
         joined, state = run_images(self.model, variables, views.reshape(2 * count, *views.shape[2:]), project, **call)
         joined = joined / jnp.maximum(jnp.linalg.norm(joined, axis=-1, keepdims=True), 1e-12)
         return {"first": joined[:count], "second": joined[count:]}, state

@@ -52,8 +52,9 @@ def make_train_step(
             return grads, value, _metrics(loss), loss.model_state
         if isinstance(objective, CoupledObjective):
             rng = Keys(noise=noise, dropout=dropout)
-            cached = dict(parts=accumulate, rng=rng, step=state.step)
-            grads, value, loss = cached_gradients(objective, state.variables, batch, **cached)
+            grads, value, loss = cached_gradients(
+                objective, state.variables, batch, parts=accumulate, rng=rng, step=state.step
+            )
             return grads, value, _metrics(loss), loss.model_state
 
         cut = jax.tree.map(lambda leaf: interleave(leaf, accumulate), batch)
@@ -113,8 +114,8 @@ def check_accumulation(objective: Objective, variables: Any, accumulate: int) ->
         return
     if "batch_stats" in variables:
         raise ValueError(
-            f"accumulate={accumulate} would take batch norm's statistics from microbatches; use accumulate=1, or a model "
-            "without it, such as model.norm=group"
+            f"accumulate={accumulate} would take batch norm's statistics from microbatches; use accumulate=1, or a "
+            "model without it, such as one with model.norm=group"
         )
     if objective.couples_examples and not isinstance(objective, CoupledObjective):
         raise ValueError(

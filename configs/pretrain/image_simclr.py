@@ -1,0 +1,47 @@
+"""SimCLR (Chen et al. 2020) on images without labels: --config.data.path=FILE. Written for one GPU.
+
+python -m research.pretrain --config=configs/pretrain/image_simclr.py --workdir=runs/simclr --config.data.path=train.npz
+ResNet-18 with the CIFAR stem, 200 epochs of 50,000 images at batch 512. Where there are labels, neighbours and a linear
+probe are scored beside raw pixels and HOG; no step sees them. `:small` is a narrow one for two CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("", "tiny", "small")
+
+
+def get_config(variant=""):
+    tiny, small = variant == "tiny", variant == "small"
+    model = dict(name="resnet18", stem="cifar")
+    if small:
+        model |= dict(widths=(32, 64, 128), depths=(1, 1, 1), stem_width=32)
+    if tiny:
+        model = dict(name="resnet18", stem="cifar", widths=(8, 16), depths=(1, 1), stem_width=8)
+    return ConfigDict(
+        dict(
+            data=dict(
+                name="image_classification",
+                path="embedded:digits[train]" if tiny else "",
+                size=8 if tiny else 32,
+                channels=1 if tiny else 3,
+                valid_fraction=0.1,
+            ),
+            model=model,
+            head=dict(embed_dim=16 if tiny else 128, hidden=32 if tiny else 512 if small else 2048),
+            objective=dict(
+                name="simclr",
+                temperature=0.5,
+                augmentation=dict(name="simclr_cifar") if not tiny else dict(name="none", pad=1, brightness=0.2),
+            ),
+            optimizer=dict(
+                name="adamw" if small or tiny else "lars",
+                peak_rate=2e-3 if small or tiny else 1.0,
+                schedule=dict(name="cosine", warmup_steps=2 if tiny else 100 if small else 1000),
+            ),
+            num_steps=20 if tiny else 2500 if small else 17_600,
+            batch_size=16 if tiny else 256 if small else 512,
+            log=dict(every=10 if tiny else 50),
+            evaluation=dict(every=10 if tiny else 500, batch_size=64 if tiny else 256),
+            checkpoint=dict(every=0 if tiny else 500),
+        )
+    )
