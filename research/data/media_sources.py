@@ -5,12 +5,11 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from research.data import embedded_images
 from research.data.decoded import contents_digest, hash_values
 from research.data.files import COMPRESSIONS
 from research.data.media import SUFFIXES, UNITS, Kind, Media, join, to_columns
@@ -29,8 +28,6 @@ from research.data.splits import fingerprint
 
 # Sets of pictures that come with the package: of each name, the records of a split. A record is {"image": uint8 array
 # [Y X C]}, with any other fields ("label", "name", …).
-EMBEDDED_IMAGES: dict[str, Callable[[str], Sequence[Mapping[str, Any]]]] = {}
-EMBEDDED_SPLITS = ("train", "val", "test")
 
 _CONTAINERS = (".npz", ".tar", ".parquet")
 _INDEXES = tuple(form + packed for form in (".jsonl", ".csv", ".json") for packed in ("", *COMPRESSIONS))
@@ -187,11 +184,11 @@ def _open_tfds(path: str, kind: Kind, field: str) -> Media:
 def _open_embedded(path: str, kind: Kind) -> Media:
     base = take_apart(path)[0]
     name = base.removeprefix("embedded:")
-    if kind != "image" or name not in EMBEDDED_IMAGES:
-        known = ", ".join(EMBEDDED_IMAGES) if kind == "image" else ""
-        raise ValueError(f"{base}: no {UNITS[kind]} of this name come with the package; there are: {known or 'none'}")
-    split = choose_split(path, EMBEDDED_SPLITS)
-    records = list(EMBEDDED_IMAGES[name](split))
+    if kind != "image":
+        raise ValueError(f"{base}: no {UNITS[kind]} come with the package; give a file, a glob or a folder")
+    splits = embedded_images.splits(name)
+    split = choose_split(path, splits)
+    records = list(embedded_images.records(name, split))
     columns = to_columns([{key: value for key, value in record.items() if key != "image"} for record in records])
 
     def digest() -> str:
@@ -206,5 +203,5 @@ def _open_embedded(path: str, kind: Kind) -> Media:
         contents=np.arange(len(records)),
         digest=digest,
         parts=frozenset({(base, split)}),
-        splits=EMBEDDED_SPLITS,
+        splits=splits,
     )

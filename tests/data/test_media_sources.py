@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from research.data import media_sources
+from research.data import embedded_images
 from research.data.images import image_classification, images
 from research.data.media_sources import open_media
 from tests.media_files import CLASSES, encoded, flat, pictures, recordings, wav, write_folder, write_tar
@@ -160,22 +160,21 @@ def test_what_is_told_beside_an_npz_file_are_its_fields(tmp_path):
             open_media(str(tmp_path), "image", field="image")
 
 
-def test_embedded_pictures_have_named_splits(monkeypatch):
-    kept = {
-        split: [{"image": picture, "label": name} for picture, name in zip(PIXELS[first:last], LABELS, strict=False)]
-        for split, first, last in (("train", 0, 4), ("val", 4, 6), ("test", 6, 7))
-    }
-    monkeypatch.setitem(media_sources.EMBEDDED_IMAGES, "glyphs", kept.__getitem__)
-    data = image_classification("embedded:glyphs", size=5, valid_split="val", test_path="embedded:glyphs[test]")
-    for split, rows in kept.items():
-        found = data.splits[split].examples.rows(np.arange(len(rows)))
-        np.testing.assert_array_equal(found["image"], np.stack([row["image"] for row in rows]))
-    with pytest.raises(ValueError, match="embedded:shapes: no pictures of this name .*; there are: glyphs"):
+def test_embedded_pictures_have_named_splits():
+    data = image_classification(
+        "embedded:digits", size=8, channels=1, valid_split="val", test_path="embedded:digits[test]"
+    )
+    for split, part in data.splits.items():
+        kept = embedded_images.arrays("digits", split)
+        found = part.examples.rows(np.arange(len(part.examples)))
+        np.testing.assert_array_equal(found["image"], kept["images"])
+        np.testing.assert_array_equal(found["label"], kept["labels"])
+    with pytest.raises(ValueError, match="embedded:shapes: no such set of images; there are: digits, glyphs"):
         images("embedded:shapes", size=5)
-    with pytest.raises(ValueError, match="no recordings of this name"):
-        open_media("embedded:glyphs", "audio", field="audio")
+    with pytest.raises(ValueError, match="no recordings come with the package"):
+        open_media("embedded:digits", "audio", field="audio")
     with pytest.raises(ValueError, match="is given for test and is in the training data"):
-        images("embedded:glyphs", size=5, test_path="embedded:glyphs[train]")
+        images("embedded:digits", size=8, channels=1, test_path="embedded:digits[train]")
 
 
 @pytest.fixture(scope="module")
