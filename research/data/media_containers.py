@@ -104,7 +104,9 @@ def _read_member(file: Path, member: Member) -> bytes:
         stream.seek(first)
         content = stream.read(size)
     if len(content) < size:
-        raise ValueError(f"{file} ends at byte {first + len(content)}, wanted {size - len(content)} more; write it again")
+        raise ValueError(
+            f"{file} ends at byte {first + len(content)}, wanted {size - len(content)} more; write it again"
+        )
     return content
 
 
