@@ -57,7 +57,15 @@ def audio_classification(
     if length < 1:
         raise ValueError(f"sample_rate={sample_rate} and seconds={seconds} give clips without samples; use larger ones")
     selections = Selections(
-        path, select, valid_path, valid_split, valid_select, test_path, test_select, shift_path, shift_select
+        path=path,
+        select=select,
+        valid_path=valid_path,
+        valid_split=valid_split,
+        valid_select=valid_select,
+        test_path=test_path,
+        test_select=test_select,
+        shift_path=shift_path,
+        shift_select=shift_select,
     )
     return media_dataset(
         selections.open(

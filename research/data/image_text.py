@@ -81,7 +81,15 @@ def image_text(
     if not text_fields:
         raise ValueError("text_fields is empty; name the field that holds the captions, or several")
     selections = Selections(
-        path, select, valid_path, valid_split, valid_select, test_path, test_select, shift_path, shift_select
+        path=path,
+        select=select,
+        valid_path=valid_path,
+        valid_split=valid_split,
+        valid_select=valid_select,
+        test_path=test_path,
+        test_select=test_select,
+        shift_path=shift_path,
+        shift_select=shift_select,
     )
     opened = selections.open(
         partial(open_media, kind="image", field=image_field, file_field=file_field),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import PIL
+
 from research.batch import Dataset
 from research.data.decoded import Decoded, decode_once
 from research.data.image_decoding import check_picture, decode_image
@@ -52,7 +54,15 @@ def image_classification(
     """
     check_picture(size, channels)
     selections = Selections(
-        path, select, valid_path, valid_split, valid_select, test_path, test_select, shift_path, shift_select
+        path=path,
+        select=select,
+        valid_path=valid_path,
+        valid_split=valid_split,
+        valid_select=valid_select,
+        test_path=test_path,
+        test_select=test_select,
+        shift_path=shift_path,
+        shift_select=shift_select,
     )
     return media_dataset(
         selections.open(
@@ -125,6 +135,6 @@ def decode_pictures(media: Media, *, size: int, channels: int) -> Decoded:
         shape=(size, size, channels),
         dtype="uint8",
         num_notes=0,
-        key=fingerprint("image", media.fingerprint),
+        key=fingerprint("image", PIL.__version__, media.fingerprint),
         unit=UNITS["image"],
     )

@@ -105,7 +105,7 @@ def _read_member(file: Path, member: Member) -> bytes:
         content = stream.read(size)
     if len(content) < size:
         raise ValueError(
-            f"{file} ends at byte {first + len(content)}, {size - len(content)} are missing; write it again"
+            f"{file} ends at byte {first + len(content)}, wanted {size - len(content)} more; write it again"
         )
     return content
 

@@ -102,7 +102,7 @@ class MediaRows:
         return found | {name: column[indices] for name, column in self.columns.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Selections:
     """What paths, named splits and conditions choose for each split; the arguments of `image_classification`."""
 
