@@ -168,10 +168,10 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
     # A tokenizer may have fewer tokens than the model.
     of_model = {"width": backbone.width, "vocab_size": model.get("vocab_size", 0)}
     head = resolve(head_block, HEADS, kind="head", **(offers | of_model))
-    joined = join(backbone, build(head, HEADS, kind="head"))
+    tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
+    joined = join(backbone, build(head, HEADS, kind="head"), frozen=tuning.freeze_backbone)
     objective = build(page.objective, OBJECTIVES, kind="objective", model=joined, **offers)
     about = {"model": model, "head": head, "objective": dict(page.objective)}
-    tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
     if tuning.lora_rank:
         lora = {"rank": tuning.lora_rank, "alpha": tuning.lora_alpha, "targets": tuning.lora_targets}
         return LowRank(objective, **lora), about | {"lora": lora}

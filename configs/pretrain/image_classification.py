@@ -2,7 +2,7 @@
 
 python -m research.pretrain --config=configs/pretrain/image_classification.py --workdir=runs/images \
     --config.data.path=train.npz --config.data.test_path=test.npz
-ResNet-18 with the CIFAR stem, shifts and flips, label smoothing, mixup, and an average of the weights that is evaluated.
+ResNet-18 with the CIFAR stem, shifts and flips, label smoothing, mixup, and the average of the weights is evaluated.
 `:digits` is a perceptron on flattened 8 x 8 digits, embedded, in seconds.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from research.batch import Dataset, Source, Split
+from research.batch import Dataset, Split
 from research.evaluation.classification import classification_metrics
 from research.evaluation.embeddings import collapse, rankme, uniformity
 from research.evaluation.hog import hog
@@ -87,14 +87,10 @@ def image_class_floors(dataset: Dataset, split: str) -> dict[str, float]:
 
 def read_images(part: Split, *, most: int = _MOST) -> np.ndarray:
     """The images of the first `most` rows of a split, uint8 [N Y X C]."""
-    return _read(part.examples, np.arange(min(len(part.examples), most)))
-
-
-def _read(source: Source, places: np.ndarray) -> np.ndarray:
-    rows = getattr(source, "rows", None)
+    places, rows = np.arange(min(len(part.examples), most)), getattr(part.examples, "rows", None)
     if rows is not None:
         return rows(places)["image"]
-    return np.stack([source[int(place)]["image"] for place in places])
+    return np.stack([part.examples[int(place)]["image"] for place in places])
 
 
 def _neighbours_right(

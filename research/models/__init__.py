@@ -22,10 +22,10 @@ HEADS = {
 }
 
 
-def join(backbone: Any, head: Any) -> Model | ImageModel:
-    """A backbone's config and a head as one module: that of texts, or that of images."""
+def join(backbone: Any, head: Any, *, frozen: bool = False) -> Model | ImageModel:
+    """A backbone's config and a head as one module: that of texts, or that of images (which `frozen` is for)."""
     if hasattr(backbone, "pixel_mean"):
-        return ImageModel(backbone.module(), head, tuple(backbone.pixel_mean), tuple(backbone.pixel_std))
+        return ImageModel(backbone.module(), head, tuple(backbone.pixel_mean), tuple(backbone.pixel_std), frozen)
     return Model(backbone.module(), head)
 
 

@@ -14,13 +14,15 @@ from research.models.task_heads import pool
 class ImageModel(nn.Module):
     """A backbone (images to vectors) with the head that an objective asked for; parameters `backbone` and `head`.
 
-    Images are floats in [0, 1]; each channel goes in less `pixel_mean` and divided by `pixel_std`.
+    Images are floats in [0, 1]; each channel goes in less `pixel_mean` and divided by `pixel_std`. A `frozen` backbone
+    computes as in evaluation always: without dropout, and with the batch statistics that it has.
     """
 
     backbone: nn.Module
     head: nn.Module
     pixel_mean: tuple[float, ...] = (0.5,)
     pixel_std: tuple[float, ...] = (0.5,)
+    frozen: bool = False
 
     def __call__(
         self,
@@ -32,7 +34,7 @@ class ImageModel(nn.Module):
     ) -> Float[Array, "B L D"]:
         """The backbone's vectors; `where` are the examples that count (in batch statistics)."""
         mean, std = (jnp.array(values, image.dtype) for values in (self.pixel_mean, self.pixel_std))
-        return self.backbone((image - mean) / std, where=where, train=train, **options)
+        return self.backbone((image - mean) / std, where=where, train=train and not self.frozen, **options)
 
     def classify(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Float[Array, "B C"]:
         return self.head(hidden, mask, train=train)
