@@ -89,19 +89,18 @@ class AudioAugmentation:
         return jax.vmap(self._mask)(spectrograms, where, keys)
 
     def _augment(self, wave: Array, length: Array, key: Array) -> Array:
-        shift, gain, noise = jax.random.split(key, 3)
+        first, second = jax.random.split(key)
+        shift, gain, noisy, ratio = jax.random.uniform(first, (4,))
         wave = jnp.where(_real(wave, length), wave, 0.0)
         if self.shift:
-            farthest = self.shift * length
-            samples = jnp.round(jax.random.uniform(shift, (), minval=-farthest, maxval=farthest)).astype(jnp.int32)
+            samples = jnp.round(self.shift * length * (2.0 * shift - 1.0)).astype(jnp.int32)
             wave = shift_in_time(wave, length, samples, mode=self.shift_mode)
         if any(self.gain):
-            wave = amplify(wave, jax.random.uniform(gain, (), minval=self.gain[0], maxval=self.gain[1]))
+            wave = amplify(wave, self.gain[0] + (self.gain[1] - self.gain[0]) * gain)
         if self.noise_probability:
-            apply, draw, samples = jax.random.split(noise, 3)
-            ratio = jax.random.uniform(draw, (), minval=self.noise_ratio[0], maxval=self.noise_ratio[1])
-            noisy = add_noise(wave, length, white_noise(samples, wave.shape[0]), ratio)
-            wave = jnp.where(jax.random.bernoulli(apply, self.noise_probability), noisy, wave)
+            ratio = self.noise_ratio[0] + (self.noise_ratio[1] - self.noise_ratio[0]) * ratio
+            with_noise = add_noise(wave, length, white_noise(second, wave.shape[0]), ratio)
+            wave = jnp.where(noisy < self.noise_probability, with_noise, wave)
         return wave
 
     def _mask(self, spectrogram: Array, where: Array, key: Array) -> Array:

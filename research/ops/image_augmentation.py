@@ -15,12 +15,13 @@ from jaxtyping import Array, Float, Key
 from research.ops.augmentation_checks import check_keys, check_number, check_probability, check_range
 from research.ops.image_color import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, greyscale
 from research.ops.image_geometry import (
+    BOX_NUMBERS,
     crop_and_resize,
-    draw_box,
     flip_horizontally,
     gaussian_blur,
     inside_box,
     pad_and_crop,
+    random_box,
     whole_box,
 )
 from research.ops.rand_augment import MAX_MAGNITUDE, rand_augment
@@ -34,7 +35,7 @@ class ImageAugmentation:
     depend on whether another is on.
 
     A random resized crop (Szegedy et al. 2015) takes a share `crop_area` of the image with a width over height in
-    `crop_aspect` (see `draw_box`), off where the area is (1, 1); `size` is the side of the square output, 0 keeps the
+    `crop_aspect` (see `random_box`), off where the area is (1, 1); `size` is the side of the square output, 0 keeps the
     input's. `pad` pixels around and a random crop of the former size is the shift of He et al. 2016 for CIFAR.
 
     Colour jitter applies, to a share `jitter_probability` of the images, brightness, contrast, saturation and hue in
@@ -102,74 +103,58 @@ class ImageAugmentation:
         return jax.vmap(self._augment)(images, keys)
 
     def _augment(self, image: Array, key: Array) -> Array:
-        crop, place, flip, operations, jitter, grey, blur, erase = jax.random.split(key, 8)
+        first, second = jax.random.split(key)
+        # A row an operation: whether, and how. Drawn at once, since each draw is a program of its own to compile.
+        crop, place, flip, jitter, grey, blur, erase = jax.random.uniform(first, (7, 1 + BOX_NUMBERS))
         image = self._crop(image, crop)
         if self.pad:
-            offset = jax.random.randint(place, (2,), 0, 2 * self.pad + 1)
+            offset = jnp.floor(place[1:3] * (2 * self.pad + 1)).astype(jnp.int32)
             image = pad_and_crop(image, offset, padding=self.pad, mode=self.pad_mode)
         image = _sometimes(flip, self.flip_probability, image, flip_horizontally)
         if self.rand_augment_operations:
             image = rand_augment(
-                operations,
-                image,
-                num_operations=self.rand_augment_operations,
-                magnitude=self.rand_augment_magnitude,
+                second, image, num_operations=self.rand_augment_operations, magnitude=self.rand_augment_magnitude
             )
-        image = self._jitter(image, jitter)
+        if any((self.brightness, self.contrast, self.saturation, self.hue)):
+            image = _sometimes(jitter, self.jitter_probability, image, lambda image: self._jitter(image, jitter[1:]))
         image = _sometimes(grey, self.greyscale_probability, image, greyscale)
-        if self.blur_probability:
-            apply, draw = jax.random.split(blur)
-            sigma = jax.random.uniform(draw, (), minval=self.blur_sigma[0], maxval=self.blur_sigma[1])
-            blurred = functools.partial(gaussian_blur, sigma=sigma, radius=self._blur_radius(image.shape[0]))
-            image = _sometimes(apply, self.blur_probability, image, blurred)
-        if self.erasing_probability:
-            image = self._erase(image, erase)
-        return image
+        image = _sometimes(blur, self.blur_probability, image, lambda image: self._blur(image, blur[1]))
+        return _sometimes(erase, self.erasing_probability, image, lambda image: self._erase(image, erase[1:]))
 
-    def _crop(self, image: Array, key: Array) -> Array:
+    def _crop(self, image: Array, draw: Array) -> Array:
         rows, columns, _ = image.shape
-        box = whole_box(rows, columns)
-        if self._crops:
-            box, _ = draw_box(key, rows=rows, columns=columns, area=self.crop_area, aspect=self.crop_aspect)
-        elif not self.size:
+        if tuple(self.crop_area) != (1.0, 1.0):
+            box, _ = random_box(draw[1:], rows=rows, columns=columns, area=self.crop_area, aspect=self.crop_aspect)
+        elif self.size:
+            box = whole_box(rows, columns)
+        else:
             return image
         # Rounding of the weights may exceed white by 1e-7.
         resized = crop_and_resize(image, box, rows=self.size or rows, columns=self.size or columns)
         return jnp.clip(resized, 0.0, 1.0)
 
-    def _jitter(self, image: Array, key: Array) -> Array:
-        if not self.jitter_probability or not any((self.brightness, self.contrast, self.saturation, self.hue)):
-            return image
-        apply, draw = jax.random.split(key)
-        brightness, contrast, saturation, hue = jax.random.uniform(draw, (4,))
-
-        def factor(share: Array, strength: float) -> Array:
+    def _jitter(self, image: Array, numbers: Array) -> Array:
+        def factor(number: Array, strength: float) -> Array:
             low = max(0.0, 1.0 - strength)
-            return low + (1.0 + strength - low) * share
+            return low + (1.0 + strength - low) * number
 
-        def jitter(image: Array) -> Array:
-            if self.brightness:
-                image = adjust_brightness(image, factor(brightness, self.brightness))
-            if self.contrast:
-                image = adjust_contrast(image, factor(contrast, self.contrast))
-            if self.saturation:
-                image = adjust_saturation(image, factor(saturation, self.saturation))
-            return adjust_hue(image, self.hue * (2.0 * hue - 1.0)) if self.hue else image
+        if self.brightness:
+            image = adjust_brightness(image, factor(numbers[0], self.brightness))
+        if self.contrast:
+            image = adjust_contrast(image, factor(numbers[1], self.contrast))
+        if self.saturation:
+            image = adjust_saturation(image, factor(numbers[2], self.saturation))
+        return adjust_hue(image, self.hue * (2.0 * numbers[3] - 1.0)) if self.hue else image
 
-        return _sometimes(apply, self.jitter_probability, image, jitter)
+    def _blur(self, image: Array, number: Array) -> Array:
+        low, high = self.blur_sigma
+        return gaussian_blur(image, low + (high - low) * number, radius=self._blur_radius(image.shape[0]))
 
-    def _erase(self, image: Array, key: Array) -> Array:
-        apply, draw = jax.random.split(key)
+    def _erase(self, image: Array, numbers: Array) -> Array:
         rows, columns, _ = image.shape
-        box, fits = draw_box(draw, rows=rows, columns=columns, area=self.erasing_area, aspect=self.erasing_aspect)
+        box, fits = random_box(numbers, rows=rows, columns=columns, area=self.erasing_area, aspect=self.erasing_aspect)
         erased = inside_box(box, rows=rows, columns=columns)[..., None] & fits
-        return _sometimes(
-            apply, self.erasing_probability, image, lambda image: jnp.where(erased, self.erasing_value, image)
-        )
-
-    @property
-    def _crops(self) -> bool:
-        return tuple(self.crop_area) != (1.0, 1.0)
+        return jnp.where(erased, self.erasing_value, image)
 
     def _blur_radius(self, rows: int) -> int:
         return math.floor(self.blur_kernel_share * rows) // 2
@@ -202,13 +187,13 @@ class ImageAugmentation:
             )
 
 
-def _sometimes(key: Array, probability: float, image: Array, change: Callable[[Array], Array]) -> Array:
+def _sometimes(draw: Array, probability: float, image: Array, change: Callable[[Array], Array]) -> Array:
     """The changed image with this probability; both are computed where it is neither 0 nor 1."""
     if probability == 0.0:
         return image
     if probability == 1.0:
         return change(image)
-    return jnp.where(jax.random.bernoulli(key, probability), change(image), image)
+    return jnp.where(draw[0] < probability, change(image), image)
 
 
 _SIMCLR = functools.partial(

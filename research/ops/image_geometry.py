@@ -10,24 +10,24 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 _TRIES = 10  # torchvision's; for areas from 8 % on and aspects of 3/4 to 4/3 nearly always one fits
+BOX_NUMBERS = 2 * _TRIES + 2
 
 
-def draw_box(
-    key: Key[Array, ""], *, rows: int, columns: int, area: tuple[float, ...], aspect: tuple[float, ...]
+def random_box(
+    numbers: Float[Array, " N"], *, rows: int, columns: int, area: tuple[float, ...], aspect: tuple[float, ...]
 ) -> tuple[Float[Array, " 4"], Bool[Array, ""]]:
-    """A box of whole pixels at a uniform place, and whether it fits within the image.
+    """A box of whole pixels at a uniform place, and whether it fits within the image, by BOX_NUMBERS uniform numbers.
 
-    Its area is uniform in `area` (shares of the image's), its width over its height log-uniform in `aspect`. Ten pairs
-    are drawn at once and the first that fits is taken: what torchvision's RandomResizedCrop and RandomErasing do in a
-    loop. Where none fits the box is torchvision's fallback, the largest central one with an aspect in the range.
+    Its area is uniform in `area` (shares of the image's), its width over its height log-uniform in `aspect`. Of ten
+    pairs the first that fits is taken: what torchvision's RandomResizedCrop and RandomErasing find in a loop. Where
+    none fits the box is torchvision's fallback, the largest central one with an aspect in the range.
     """
-    numbers = jax.random.uniform(key, (2 * _TRIES + 2,))
     areas = rows * columns * (area[0] + (area[1] - area[0]) * numbers[:_TRIES])
     low, high = math.log(aspect[0]), math.log(aspect[1])
-    aspects = jnp.exp(low + (high - low) * numbers[_TRIES : 2 * _TRIES])
+    aspects = jnp.exp(low + (high - low) * numbers[_TRIES:-2])
     heights, widths = jnp.round(jnp.sqrt(areas / aspects)), jnp.round(jnp.sqrt(areas * aspects))
     fits = (heights >= 1) & (heights <= rows) & (widths >= 1) & (widths <= columns)
     first, any_fits = jnp.argmax(fits), jnp.any(fits)

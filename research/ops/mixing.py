@@ -41,14 +41,13 @@ def cutmix(
       ValueError: an alpha that is not above 0.
     """
     _check(labels, keys, alpha)
-    shape = images.shape[1:3]
-
-    def one(key: Array) -> Array:
-        first, second = jax.random.split(key)
-        return cut_box(draw_shares(first[None], alpha=alpha)[0], jax.random.uniform(second, (2,)), shape=shape)
-
-    pasted, share = paste(images, _next(images), jax.vmap(one)(keys))
-    return pasted, _mix(labels, _next(labels), share)
+    rows, columns = images.shape[1:3]
+    halves = jax.vmap(jax.random.split)(keys)
+    shares = draw_shares(halves[:, 0], alpha=alpha)
+    centres = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(halves[:, 1])
+    boxes = jax.vmap(lambda share, centre: cut_box(share, centre, rows=rows, columns=columns))(shares, centres)
+    pasted, left = paste(images, _next(images), boxes)
+    return pasted, _mix(labels, _next(labels), left)
 
 
 def draw_shares(keys: Key[Array, " B"], *, alpha: float) -> Float[Array, " B"]:
@@ -56,12 +55,12 @@ def draw_shares(keys: Key[Array, " B"], *, alpha: float) -> Float[Array, " B"]:
     return jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
 
 
-def cut_box(share: Float[Array, ""], centre: Float[Array, " 2"], *, shape: tuple[int, ...]) -> Float[Array, " 4"]:
+def cut_box(share: Float[Array, ""], centre: Float[Array, " 2"], *, rows: int, columns: int) -> Float[Array, " 4"]:
     """The box (top, left, height, width) that leaves a share of the image, before it is cut at the border.
 
     `centre` is (y, x) in [0, 1); sides and the centre are rounded down to whole pixels, half sides too.
     """
-    size = jnp.array(shape, jnp.float32)
+    size = jnp.array([rows, columns], jnp.float32)
     half = jnp.floor(jnp.floor(size * jnp.sqrt(1.0 - share)) / 2.0)
     middle = jnp.floor(size * centre)
     low, high = jnp.clip(middle - half, 0.0, size), jnp.clip(middle + half, 0.0, size)

@@ -10,13 +10,14 @@ from PIL import Image
 from scipy import ndimage
 
 from research.ops.image_geometry import (
+    BOX_NUMBERS,
     affine,
     crop_and_resize,
-    draw_box,
     flip_horizontally,
     gaussian_blur,
     inside_box,
     pad_and_crop,
+    random_box,
     whole_box,
 )
 
@@ -130,8 +131,8 @@ def test_inside_box_is_what_slicing_takes():
 
 
 def boxes(num, **arguments):
-    keys = jax.random.split(jax.random.key(3), num)
-    drawn, fits = jax.jit(jax.vmap(functools.partial(draw_box, **arguments)))(keys)
+    numbers = jax.random.uniform(jax.random.key(3), (num, BOX_NUMBERS))
+    drawn, fits = jax.jit(jax.vmap(functools.partial(random_box, **arguments)))(numbers)
     return np.asarray(drawn, np.float64).T, np.asarray(fits)
 
 

@@ -22,13 +22,16 @@ LEVEL = MAGNITUDE / 30
 
 
 @functools.cache
+def every_operation(magnitude):
+    """An image after every operation with either sign, [14 2 Y X C]."""
+    over_signs = jax.vmap(functools.partial(apply_operation, magnitude=magnitude), in_axes=(None, None, 0))
+    over_both = jax.jit(jax.vmap(over_signs, in_axes=(None, 0, None)))
+    return lambda image: np.asarray(over_both(image, jnp.arange(len(OPERATIONS)), jnp.array([1.0, -1.0])))
+
+
+@functools.cache
 def applied(magnitude):
-    """The outcome of every operation with both signs, from one program."""
-    apply = functools.partial(apply_operation, magnitude=magnitude)
-    over_signs = jax.vmap(apply, in_axes=(None, None, 0))
-    every = jax.jit(jax.vmap(over_signs, in_axes=(None, 0, None)))
-    outcomes = every(IMAGE, jnp.arange(len(OPERATIONS)), jnp.array([1.0, -1.0]))
-    return {name: np.asarray(outcomes[number]) for number, name in enumerate(OPERATIONS)}
+    return dict(zip(OPERATIONS, every_operation(magnitude)(IMAGE), strict=True))
 
 
 def transformed(pillow, data):
@@ -101,12 +104,10 @@ def test_each_operation_and_sign_is_drawn_alike():
     """What an image became tells which of the 14 operations and signs it was."""
     small = IMAGE[6:23, 6:23]
     found = np.asarray(drawn_operations(1)(jax.random.split(jax.random.key(1), 1400), small))
-    apply = functools.partial(apply_operation, magnitude=MAGNITUDE)
-    over_signs = jax.vmap(apply, in_axes=(None, None, 0))
-    every = jax.jit(jax.vmap(over_signs, in_axes=(None, 0, None)))(small, jnp.arange(14), jnp.array([1.0, -1.0]))
+    every = every_operation(MAGNITUDE)(small)
     # One random direction tells the outcomes apart.
     direction = RNG.normal(size=small.size)
-    apart = np.abs(found.reshape(1400, 1, -1) @ direction - (np.asarray(every).reshape(28, -1) @ direction)[None])
+    apart = np.abs(found.reshape(1400, 1, -1) @ direction - (every.reshape(28, -1) @ direction)[None])
     assert apart.min(axis=1).max() < 1e-3
     counts = np.bincount(apart.argmin(axis=1), minlength=28).reshape(14, 2)
     # 100 expected of each: five standard errors are 48; 50 of each sign where there is one: 35.
@@ -117,9 +118,8 @@ def test_each_operation_and_sign_is_drawn_alike():
 
 def test_two_operations_are_one_after_the_other():
     small, key = IMAGE[6:23, 6:23], jax.random.key(4)
-    apply = jax.jit(functools.partial(apply_operation, magnitude=MAGNITUDE))
     wanted = small
     for number, sign in np.asarray(jax.random.randint(key, (2, 2), 0, 28)):
-        wanted = apply(wanted, jnp.int32(number // 2), jnp.float32(1 - 2 * (sign % 2)))
+        wanted = every_operation(MAGNITUDE)(wanted)[number // 2, sign % 2]
     assert np.abs(wanted - small).max() > 0.01
     np.testing.assert_allclose(drawn_operations(2)(key[None], small)[0], wanted, rtol=0, atol=1e-6)
