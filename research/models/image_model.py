@@ -33,7 +33,9 @@ class ImageModel(nn.Module):
         **options: Int[Array, "B K"],
     ) -> Float[Array, "B L D"]:
         """The backbone's vectors; `where` are the examples that count (in batch statistics)."""
-        mean, std = (jnp.array(values, image.dtype) for values in (self.pixel_mean, self.pixel_std))
+        mean, std = (
+            jnp.array(values, image.dtype)[None, None, None, :] for values in (self.pixel_mean, self.pixel_std)
+        )
         return self.backbone((image - mean) / std, where=where, train=train and not self.frozen, **options)
 
     def classify(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Float[Array, "B C"]:

@@ -62,6 +62,7 @@ class Classification:
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)
         weigh_classes(self.class_weights, self.label_counts, self.num_classes)
+        build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")  # refuses what it cannot be
         if self.mixup < 0.0 or (self.mixup and (self.soft_weight or self.class_weights)):
             raise ValueError(
                 f"objective.mixup={self.mixup}: wanted 0 or more, such as 0.2, without soft_weight and class_weights"
@@ -82,6 +83,8 @@ class Classification:
         return weigh_classes(self.class_weights, self.label_counts, self.num_classes)
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
+        if "image" in batch:
+            jax.eval_shape(self.view, batch, rng)  # which refuses images that the augmentation is not for
         return init_pooled(self.model, rng, batch)
 
     def logits(
@@ -110,7 +113,7 @@ class Classification:
         soft = mean_over(jnp.where(where, apart, 0.0), where)
         return replace(found, terms={"loss": (1.0 - self.soft_weight, hard), "soft": (self.soft_weight, soft)})
 
-    def view(self, batch: Batch, noise: jax.Array) -> tuple[Float[Array, "B Y X C"], Float[Array, "B C"] | None]:
+    def view(self, batch: Batch, noise: jax.Array) -> tuple[Float[Array, "B Y X C"], Float[Array, "B N"] | None]:
         """The images as a training step sees them, and their labels where these are mixed."""
         augment = build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")
         keys = example_keys(noise, batch["example_id"])

@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.objectives.text import check_token_dropout, encode, features, hide_tokens, init, mean_over, real_examples
+from research.objectives.text import (
+    check_compared,
+    check_token_dropout,
+    encode,
+    features,
+    hide_tokens,
+    init,
+    mean_over,
+    real_examples,
+)
 from research.ops.contrastive import clip
 from research.types import Batch, Features, Keys, Loss, Variables
 
@@ -38,6 +47,7 @@ class Pairs:
             raise ValueError(f"objective.temperature={self.temperature}: wanted a number above 0, such as 0.05")
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
+        check_compared(batch)
         mask = batch["segment_ids"] > 0
         return init(self.model, rng, batch, lambda model, hidden: model.embed(hidden, mask))
 

@@ -26,13 +26,13 @@ def pooled_logits(
     variables: Variables,
     batch: Batch,
     *,
-    images: Float[Array, "B Y X C"] | None = None,
+    images: Array | None = None,
     train: bool = False,
     dropout: jax.Array | None = None,
 ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
     """What the head makes of each example, in float32, and the model state that this changed.
 
-    `images` stand in for the batch's own (after augmentation).
+    `images`, floats in [0, 1] of the batch's shape, stand in for the batch's own (after augmentation).
     """
     if "image" in batch:
         images = pixels(batch) if images is None else images

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from research.build import Block, build
 from research.objectives.images import image_features, init_images, pixels, run_images
-from research.objectives.text import mean_over, real_examples
+from research.objectives.text import check_compared, mean_over, real_examples
 from research.ops.contrastive import nt_xent
 from research.ops.image_augmentation import IMAGE_AUGMENTATIONS
 from research.ops.masking import example_keys
@@ -44,8 +44,11 @@ class SimCLR:
     def __post_init__(self) -> None:
         if self.temperature <= 0.0:
             raise ValueError(f"objective.temperature={self.temperature}: wanted a number above 0, such as 0.5")
+        build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")  # refuses what it cannot be
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
+        check_compared(batch)
+        jax.eval_shape(self.views, batch, rng)  # which refuses images that the augmentation is not for
         return init_images(self.model, rng, batch, lambda model, hidden, mask: model.project(hidden, mask))
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
