@@ -57,6 +57,15 @@ class Trained:
         """What the objective's functions take."""
         return {"params": self.params, **self.model_state}
 
+    def to_start(self, head: Mapping[str, Any], *, frozen: bool) -> dict[str, Any]:
+        """The variables that a run with this head block starts from; where the backbone is `frozen` (LoRA) it is given
+        apart."""
+        params = dict(self.params)
+        if self.about["head"] != head:
+            params.pop("head", None)  # a tied head without bias has no parameters
+        given = {"params": params} | {kind: {"backbone": tree["backbone"]} for kind, tree in self.model_state.items()}
+        return given | ({"frozen": {"backbone": params.pop("backbone")}} if frozen else {})
+
 
 def open_trained(place: Path, *, step: int | None = None) -> Trained:
     """The checkpoint that a run ended with (its newest but for early stopping), that of `step`, or published weights.

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.build import Block, build
+from research.objectives.compared import check_compared
 from research.objectives.images import image_features, init_images, pixels, run_images
-from research.objectives.text import check_compared, mean_over, real_examples
+from research.objectives.text import mean_over, real_examples
 from research.ops.contrastive import nt_xent
 from research.ops.image_augmentation import IMAGE_AUGMENTATIONS
 from research.ops.masking import example_keys
