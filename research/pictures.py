@@ -15,6 +15,7 @@ from research.data.images import decode_pictures
 from research.data.media_sources import open_media
 from research.data.splits import fingerprint
 from research.inference.pictures import Read, classify_pictures, embed_pictures, nearest, rows_of_pictures
+from research.objectives.images import pixels, run_images
 from research.trained import Trained
 
 
@@ -49,15 +50,17 @@ def predict_pictures(
 
 
 def _reader(trained: Trained, task: str) -> Read:
-    """Probabilities of the labels, or the mean vector of the backbone."""
-    objective: Any = trained.objective
+    """Probabilities of the labels; or what an embedding head gives, the mean vector of the backbone without one."""
+    embeds = trained.about["head"]["name"] == "embedding"
+
+    def head(model: Any, hidden: jax.Array, mask: jax.Array) -> jax.Array:
+        if task == "classify":
+            return jax.nn.softmax(model.classify(hidden, mask, train=False), axis=-1)
+        return model.embed(hidden, mask) if embeds else jnp.mean(hidden.astype(jnp.float32), axis=1)
 
     @jax.jit
     def read(variables: Any, images: jax.Array) -> jax.Array:
-        batch = {"image": images, "example_id": jnp.arange(images.shape[0], dtype=jnp.uint32)}
-        if task == "classify":
-            return objective.outputs(variables, batch)["probabilities"]
-        return objective.features(variables, batch).pooled
+        return run_images(trained.model, variables, pixels({"image": images}), head)[0]
 
     return lambda images: read(trained.variables, jnp.asarray(images))
 
