@@ -103,9 +103,9 @@ class Run:
             params = dict(origin.params)
             if origin.about["head"] != self.experiment.about["head"]:
                 params.pop("head", None)  # a tied head without bias has no parameters
-            given = {"params": params} | {
-                kind: {"backbone": tree["backbone"]} for kind, tree in origin.model_state.items()
-            }
+            statistics = origin.model_state.get("batch_stats", {})
+            statistics = {part: tree for part, tree in statistics.items() if part in params}
+            given = {"params": params} | ({"batch_stats": statistics} if statistics else {})
             if "frozen" in self.abstract.variables:  # LoRA
                 given["frozen"] = {"backbone": params.pop("backbone")}
         state = init_state(
