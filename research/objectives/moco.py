@@ -69,7 +69,7 @@ class MoCo:
         made = init_images(self.model, rng, batch, lambda model, hidden, mask: model.project(hidden, mask))
         keys = jax.eval_shape(lambda: self._vectors(nn.meta.unbox(made), pixels(batch), batch, train=False)[0])
         drawn = jax.random.normal(jax.random.fold_in(rng, 1), (self.queue_size, keys.shape[1]))
-        teacher = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), dict(made))
+        teacher = jax.tree.map(_in_float32, dict(made))
         return {**made, "teacher": teacher, "queue": {"vectors": _unit(drawn), "cursor": jnp.zeros((), jnp.int32)}}
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
@@ -153,6 +153,12 @@ def enqueue(queue: Mapping[str, Array], keys: Float[Array, "B E"]) -> dict[str, 
     size, cursor = queue["vectors"].shape[0], queue["cursor"]
     vectors = jax.lax.dynamic_update_slice(queue["vectors"], keys, (cursor, jnp.zeros_like(cursor)))
     return {"vectors": vectors, "cursor": (cursor + keys.shape[0]) % size}
+
+
+def _in_float32(leaf: Array) -> Array:
+    """The same values: without a word the compiler would leave the rounding to a narrower type out on the way."""
+    known = jnp.finfo(leaf.dtype)
+    return jax.lax.reduce_precision(leaf.astype(jnp.float32), int(known.nexp), int(known.nmant))
 
 
 def _unit(vectors: Float[Array, "B E"]) -> Float[Array, "B E"]:

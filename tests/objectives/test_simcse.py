@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,30 +40,34 @@ def draw(rows: int = ROWS) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made():
     found, batch = objective(temperature=0.2), jax.tree.map(jnp.asarray, draw())
-    return found, jax.jit(found.init)(jax.random.key(4), batch), batch
+    variables = nn.meta.unbox(jax.jit(found.init)(jax.random.key(4), batch))
+    views = jax.jit(lambda: found.encode(variables, batch, rng=KEYS, **STEP))()
+    return found, variables, batch, views
 
 
 def test_the_loss_is_info_nce_of_two_views_in_float64(made):
-    found, variables, batch = made
-    views = found.encode(variables, batch, rng=KEYS, **STEP)
+    found, variables, batch, views = made
     first, second = (np.asarray(views[name], np.float64) for name in ("first", "second"))
-    plain = np.asarray(found.outputs(variables, batch)["vectors"], np.float64)
+    plain = np.asarray(jax.jit(found.outputs)(variables, batch)["vectors"], np.float64)
     for vectors in (first, second, plain):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
     assert min(np.abs(first - second).max(), np.abs(first - plain).max()) > 1e-3  # two views, and the text without
     logits = first @ second.T / 0.2
     rows, columns = (np.log(np.exp(logits).sum(axis=axis)) for axis in (1, 0))
-    loss = found.loss(variables, batch, rng=KEYS, **STEP)
+    loss, evaluated = (
+        jax.jit(lambda train: found.loss(variables, batch, rng=KEYS, step=jnp.int32(0), train=train), static_argnums=0)(
+            train
+        )
+        for train in (True, False)
+    )
     np.testing.assert_allclose(loss.value(), np.mean((rows + columns) / 2 - np.diagonal(logits)), rtol=1e-5)
     hits = sum(np.argmax(row) == index for index, row in enumerate(logits))
     assert float(loss.metrics["accuracy"].total) == hits
-    evaluated = found.loss(variables, batch, rng=KEYS, step=jnp.int32(0), train=False)
     assert float(evaluated.value()) == float(loss.value())  # of the same kind
 
 
 def test_rows_that_fill_the_last_batch_do_not_count(made):
-    found, variables, batch = made
-    views = found.encode(variables, batch, rng=KEYS, **STEP)
+    found, variables, batch, views = made
     few = [{key: values[:4] for key, values in each.items()} for each in (views, batch)]
     padded = {**batch, "example_mask": jnp.arange(ROWS) < 4}
     losses = [found.compare(variables, *each, **STEP) for each in (few, (views, padded))]
@@ -71,8 +76,9 @@ def test_rows_that_fill_the_last_batch_do_not_count(made):
     assert accuracies[0] == accuracies[1] and float(accuracies[1].weight) == 4
 
 
+@pytest.mark.slow
 def test_cached_features_give_the_gradient_of_the_views_that_were_drawn(made):
-    found, variables, batch = made
+    found, variables, batch, _ = made
     assert isinstance(found, CoupledObjective)
 
     def plain(params: Any) -> Any:
@@ -89,9 +95,11 @@ def test_cached_features_give_the_gradient_of_the_views_that_were_drawn(made):
     assert_equal(wanted, (cached[1], cached[0]))
 
 
+@pytest.mark.slow
 def test_hidden_tokens_make_views_of_a_model_without_dropout_alike_in_microbatches():
     found, batch = objective(dropout=0.0, token_dropout=0.4), draw()
-    views = found.encode(found.init(jax.random.key(4), batch), jax.tree.map(jnp.asarray, batch), rng=KEYS, **STEP)
+    variables = jax.jit(found.init)(jax.random.key(4), batch)
+    views = jax.jit(lambda: found.encode(variables, jax.tree.map(jnp.asarray, batch), rng=KEYS, **STEP))()
     assert difference(views["first"], views["second"]) > 1e-3
     assert_equal(loss_and_gradient(found, batch), loss_and_gradient(found, batch, accumulate=2))
 
@@ -104,7 +112,7 @@ def test_equal_views_and_packed_rows_are_refused():
     with pytest.raises(ValueError, match="objective.temperature=0.0"):
         objective(temperature=0.0)
     with pytest.raises(ValueError, match="batch_size=1"):
-        objective().init(jax.random.key(0), draw(1))
+        jax.eval_shape(objective().init, jax.random.key(0), draw(1))
 
 
 def test_low_rank_updates_of_compared_texts_do_not_accumulate():
