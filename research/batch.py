@@ -53,6 +53,7 @@ class Spec:
     """
 
     length: int = 0
+    packed: bool = False  # rows are pieces of running text, not a text each
     vocab_size: int = 0
     pad_id: int = 0
     unk_id: int = 1

@@ -156,7 +156,7 @@ def evaluate_trained(
         raise ValueError(f"the data have labels {dataset.spec.label_names}, the model {trained.spec.label_names}")
     settings: Evaluating = build(page.get("evaluation", {}), {"": Evaluating}, kind="evaluation")
     if settings.robustness:
-        check_perturbable(dataset.splits["val"])
+        _check_robustness(dataset, trained.about["objective"]["name"])
     mesh = build(page.get("mesh", {}), {"": make_mesh}, kind="mesh")
     evaluator = Evaluator(
         trained.objective,
@@ -190,10 +190,10 @@ def draw_samples(experiment: Experiment, params: Any, texts: Sequence[str]) -> l
 
 def check_evaluation(experiment: Experiment, settings: Evaluating) -> None:
     """Raises ValueError where the end, hours later, could not perturb the texts, or not fill or continue a sample."""
-    if settings.robustness:
-        check_perturbable(experiment.dataset.splits["val"])
     texts = settings.samples
     name = experiment.about["objective"]["name"]
+    if settings.robustness:
+        _check_robustness(experiment.dataset, name)
     if not texts or name not in ("masked_lm", "causal_lm"):
         return
     model = _language_model(experiment, {})
@@ -204,6 +204,14 @@ def check_evaluation(experiment: Experiment, settings: Evaluating) -> None:
         length = len(model.start() + model.encode(MASK.sub("x", text) + (separator(experiment.about) or "")))
         if length > room:
             raise ValueError(f"evaluation.samples: {text!r} has {length} tokens, the model room for {room}; shorten it")
+
+
+def _check_robustness(dataset: Dataset, name: str) -> None:
+    if TASKS[name].reads_train:
+        raise ValueError(
+            f"evaluation.robustness scores what a model says of perturbed texts, and {name} gives vectors; leave it out"
+        )
+    check_perturbable(dataset.splits["val"])
 
 
 def _language_model(experiment: Experiment, params: Any) -> TextModel:

@@ -201,12 +201,13 @@ def _read_alike(data: dict[str, Any], origin: Trained, init_from: str) -> dict[s
 
 def _flops_per_example(objective: Objective, backbone: Any, spec: Spec, head: str) -> float:
     """Forward and backward; of the heads that of language alone is counted."""
-    if spec.image_size:
-        return float(getattr(objective, "num_views", 1) * backbone.num_flops(spec.image_size))
     inner = objective.objective if isinstance(objective, LowRank) else objective
+    num_views = getattr(inner, "num_views", 1)
+    if spec.image_size:
+        return float(num_views * backbone.num_flops(spec.image_size))
     share = getattr(inner, "rate", 1.0) if getattr(inner, "gather", False) else 1.0
     head_flops = 6.0 * backbone.width * spec.vocab_size if head == "language" else 0.0
-    return spec.length * (backbone.num_flops(spec.length) + share * head_flops)
+    return num_views * spec.length * (backbone.num_flops(spec.length) + share * head_flops)
 
 
 def _check_target(page: Page, dataset: Dataset) -> None:

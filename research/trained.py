@@ -50,7 +50,7 @@ class Trained:
     step: int
     tokenizer: Tokenizer | None
     unused: Sequence[str] = ()  # tensors of a published file that the model has no place for
-    model_state: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # batch statistics
+    model_state: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # batch statistics, teacher, queue
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -63,7 +63,9 @@ class Trained:
         params = dict(self.params)
         if self.about["head"] != head:
             params.pop("head", None)  # a tied head without bias has no parameters
-        given = {"params": params} | {kind: {"backbone": tree["backbone"]} for kind, tree in self.model_state.items()}
+        statistics = self.model_state.get("batch_stats", {})
+        statistics = {part: tree for part, tree in statistics.items() if part in params}
+        given = {"params": params} | ({"batch_stats": statistics} if statistics else {})
         return given | ({"frozen": {"backbone": params.pop("backbone")}} if frozen else {})
 
 
@@ -84,15 +86,15 @@ def open_trained(place: Path, *, step: int | None = None) -> Trained:
     if chosen not in steps:
         raise ValueError(f"{place} has no checkpoint {chosen}; it has {', '.join(map(str, steps))}")
     about = read_about(directory, chosen)
-    params = read_params(directory, chosen)
+    params, state = read_params(directory, chosen), read_variables(directory, chosen)
+    frozen = state.pop("frozen", {})
     if about.get("lora"):
         trained = assemble(about, {}, chosen)
         assert trained.objective is not None
         adapted = LowRank(trained.objective, **about["lora"])
-        params = adapted.merged({"params": params, "frozen": read_variables(directory, chosen, "frozen")})
+        params = adapted.merged({"params": params, "frozen": frozen})
     trained = assemble(about, jax.tree.map(jnp.asarray, params), chosen)
-    state = read_variables(directory, chosen, "batch_stats")
-    return dataclasses.replace(trained, model_state={"batch_stats": state} if state else {})
+    return dataclasses.replace(trained, model_state=state)
 
 
 def text_model(model: Any, params: Any, spec: Spec, about: Mapping[str, Any]) -> TextModel:

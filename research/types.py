@@ -17,6 +17,7 @@ from research.metrics import Mean
 
 Params = Mapping[str, Any]
 Variables = Mapping[str, Any]  # {"params": trained, "frozen": given, **model_state}
+ModelState = Mapping[str, Any]  # what changes otherwise: "batch_stats", "teacher", "queue"
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, Mean]
 Cache = dict[str, Any]  # what a model remembers between calls of generation
@@ -60,7 +61,8 @@ class Features:
 class Objective(Protocol):
     """What to learn: how to start, and how wrong we are. Holds no parameters."""
 
-    couples_examples: bool  # an example's loss depends on others in its batch
+    @property
+    def couples_examples(self) -> bool: ...  # an example's loss depends on others in its batch
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables: ...
 
@@ -79,3 +81,14 @@ class CoupledObjective(Objective, Protocol):
     def encode(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Any: ...
 
     def compare(self, variables: Variables, features: Any, batch: Batch, *, step: jax.Array, train: bool) -> Loss: ...
+
+
+@runtime_checkable
+class FollowedObjective(Objective, Protocol):
+    """One whose model state follows the parameters: a teacher that is their average.
+
+    A "teacher" is {"params", "batch_stats" where there are any}, and starts as the model does. `after_update` is called
+    once an optimizer step, with the new parameters and the model state that the loss gave, and returns what it changes.
+    """
+
+    def after_update(self, variables: Variables, *, step: jax.Array) -> ModelState: ...

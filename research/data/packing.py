@@ -74,6 +74,21 @@ def plan(lengths: np.ndarray, *, length: int, seed: int = 0) -> RowTable:
     )
 
 
+def alone(lengths: np.ndarray, *, length: int) -> RowTable:
+    """A row for each document of `lengths` tokens, in their order; what does not fit is cut off. Raises as `plan`."""
+    check_length(length)
+    lengths = np.asarray(lengths, np.int64)
+    document = np.flatnonzero(lengths >= 2)
+    return RowTable(
+        length=length,
+        row_starts=np.arange(len(document) + 1),
+        piece_document=document,
+        piece_start=np.zeros(len(document), np.int64),
+        piece_length=np.minimum(lengths[document], length),
+        num_dropped=len(lengths) - len(document),
+    )
+
+
 def _best_fit(lengths: np.ndarray, length: int) -> np.ndarray:
     """The row of each piece, int64 [P]; pieces are placed in the order given."""
     open_rows: list[list[int]] = [[] for _ in range(length + 1)]  # by the tokens that still fit

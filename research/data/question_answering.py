@@ -136,7 +136,7 @@ def question_answering(
     contents = trained.to_str()
     return Dataset(
         splits=splits,
-        spec=Spec(length=length, **facts(trained)),
+        spec=Spec(length=length, packed=True, **facts(trained)),
         tokenizer=contents,
         facts={
             **counts,

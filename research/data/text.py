@@ -15,7 +15,7 @@ from research.batch import Dataset, Source, Spec, Split
 from research.build import Block, build
 from research.data.cache import cache_directory, write_whole
 from research.data.packed_rows import PackedRows
-from research.data.packing import PLAN, RowTable, plan
+from research.data.packing import PLAN, RowTable, alone, plan
 from research.data.rows import Joined, Mixture
 from research.data.shards import TokenShards
 from research.data.sources import Records
@@ -33,7 +33,7 @@ from research.data.tokenizers import TOKENIZERS, facts, from_json
 from research.data.windows import Windows
 
 TokenizerBlock = Annotated[Mapping, Block("tokenizer", TOKENIZERS)]
-Packing = Literal["documents", "windows"]
+Packing = Literal["documents", "windows", "alone"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def text(
     stride: int = 0,
     seed: int = 0,
 ) -> Dataset:
-    """Rows of `length` tokens from whole documents (`packing="documents"`) or from all documents joined ("windows").
+    """Rows of `length` tokens from whole documents (`packing="documents"`), from all documents joined ("windows"), or
+    from one document each, of which is cut off what does not fit ("alone").
 
     Validation data are `valid_path`, else the named split `valid_split` of `path`, else the last `valid_fraction` of
     the documents; of a single document, of its characters. Several paths are a mixture: training draws from them by
@@ -95,13 +96,13 @@ def text(
                     "predicted; give more text, or another valid_fraction"
                 )
             parts.append(part)
-        splits[name] = _split(parts, weights if train else ())
+        splits[name] = _split(parts, weights if train else (), packing)
         counts[name] = _counts(parts, length)
     contents = trained.to_str()
     keys = [f"{name} {source.key}" for name, sources in documents.items() for source in sources]
     return Dataset(
         splits=splits,
-        spec=Spec(length=length, **facts(trained)),
+        spec=Spec(length=length, packed=packing != "alone", **facts(trained)),
         tokenizer=contents,
         facts={
             **counts,
@@ -132,7 +133,7 @@ def _documents(
     return {name: documents[name] for name in ("train", "val", "test") if name in documents}
 
 
-def _split(parts: Sequence[_Part], weights: Sequence[float]) -> Split:
+def _split(parts: Sequence[_Part], weights: Sequence[float], packing: Packing) -> Split:
     """`weights` makes a mixture of the parts; without, they are read one after the other."""
     sources = [part.examples for part in parts]
     examples: Source = sources[0]
@@ -141,7 +142,8 @@ def _split(parts: Sequence[_Part], weights: Sequence[float]) -> Split:
     return Split(
         examples=examples,
         documents=_joined([part.shards for part in parts]),
-        num_bytes=sum(part.shards.num_bytes for part in parts),
+        # Of documents that are cut, the bytes behind the predicted tokens are not known.
+        num_bytes=0 if packing == "alone" else sum(part.shards.num_bytes for part in parts),
         hashes=_joined([part.hashes for part in parts]),
     )
 
@@ -167,6 +169,10 @@ def _part(
     hashes = _hashes(documents, shards.directory / "hashes.json")
     if packing == "windows":
         return _Part(Windows(shards, length=length, stride=stride), shards, hashes, num_dropped=0)
+    if packing == "alone":
+        table = alone(np.diff(shards.offsets), length=length)
+        kept = [hashes[document] for document in table.piece_document]
+        return _Part(PackedRows(shards, table), shards, kept, num_dropped=table.num_dropped)
     table = _table(shards, shards.directory / f"rows-{PLAN}-{length}-{seed}.npz", length=length, seed=seed)
     return _Part(PackedRows(shards, table), shards, hashes, num_dropped=table.num_dropped)
 

@@ -34,13 +34,12 @@ def vector_figures(outputs: Outputs, dataset: Dataset, split: str) -> tuple[dict
         "rankme": rankme(vectors[:_MOST_RANKED]),
         "collapse": collapse(vectors),
     }
-    train = dataset.splits["train"]
-    if not len(part.labels) or not len(train.labels):
+    train_labels, labels = class_labels(dataset.splits["train"]), class_labels(part)
+    if not len(labels) or not len(train_labels):
         mean = vectors.mean(axis=0)
         lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(mean)
         return found, vectors @ mean / np.maximum(lengths, 1e-12)
-    labels = np.asarray(part.labels)
-    known, known_labels = outputs["train_vectors"], np.asarray(train.labels)[: len(outputs["train_vectors"])]
+    known, known_labels = outputs["train_vectors"], train_labels[: len(outputs["train_vectors"])]
     right = _neighbours_right(known, known_labels, vectors, labels, dataset.spec.num_classes)
     found["knn_accuracy"] = float(right.mean())
     val_labels = np.asarray(dataset.splits["val"].labels)
@@ -83,6 +82,12 @@ def image_class_floors(dataset: Dataset, split: str) -> dict[str, float]:
     always = np.eye(dataset.spec.num_classes)[np.full(len(labels), commonest)]
     figures = classification_metrics(labels, always, dataset.spec.label_names)
     return found | {"commonest_accuracy": figures["accuracy"]}
+
+
+def class_labels(part: Split) -> np.ndarray:
+    """The class of each row, int [N]; none where rows have numbers, several labels, or nothing."""
+    labels = np.asarray(part.labels)
+    return labels if labels.ndim == 1 and labels.dtype.kind in "iu" else np.zeros(0, np.int64)
 
 
 def read_images(part: Split, *, most: int = _MOST) -> np.ndarray:

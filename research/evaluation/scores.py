@@ -10,7 +10,7 @@ import numpy as np
 
 from research.batch import Dataset
 from research.evaluation.embeddings import collapse, rankme
-from research.evaluation.image_tasks import NEIGHBOURS, TEMPERATURE
+from research.evaluation.image_tasks import NEIGHBOURS, TEMPERATURE, class_labels
 from research.evaluation.neighbours import knn_accuracy
 from research.evaluation.slices import slices
 from research.evaluation.tasks import TASKS, Scored, bits
@@ -39,10 +39,10 @@ def tuned(outputs: Mapping[str, np.ndarray], dataset: Dataset, *, objective: str
 def watched(train: np.ndarray, val: np.ndarray, dataset: Dataset) -> dict[str, Any]:
     """Figures of the vectors [N D] of the first rows of both splits: `val/knn_accuracy` where there are labels,
     `val/rankme`, and `collapse`, a sentence where the vectors say less and less."""
-    parts = [dataset.splits[name].labels for name in ("train", "val")]
+    parts = [class_labels(dataset.splits[name]) for name in ("train", "val")]
     found: dict[str, Any] = {"val/rankme": rankme(val), "collapse": collapse(val)}
     if all(len(labels) for labels in parts):
-        labels = [np.asarray(each)[: len(rows)] for each, rows in zip(parts, (train, val), strict=True)]
+        labels = [each[: len(rows)] for each, rows in zip(parts, (train, val), strict=True)]
         options: dict[str, Any] = dict(
             num_classes=dataset.spec.num_classes, neighbours=NEIGHBOURS, temperature=TEMPERATURE
         )

@@ -20,7 +20,7 @@ from research.evaluation.baselines import (
 )
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
-from research.evaluation.image_tasks import image_class_floors, image_floors, vector_figures
+from research.evaluation.image_tasks import class_labels, image_class_floors, image_floors, vector_figures
 from research.evaluation.multi_label import commonest_set, multi_label_metrics, rows_right
 from research.evaluation.question_answering import (
     Found,
@@ -248,6 +248,12 @@ def score_vectors(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
     return Scored(figures, headline, list(values[:, None]))
 
 
+def text_vector_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """TF-IDF with logistic regression, where rows have a class."""
+    labelled = all(len(class_labels(dataset.splits[name])) for name in ("train", split))
+    return class_floors(dataset, split) if labelled else {}
+
+
 def keep_vectors(outputs: Outputs, dataset: Dataset) -> Outputs:
     """The vectors of the validation split, on which probes are chosen."""
     del dataset
@@ -296,5 +302,7 @@ TASKS = {
     "tagging": Task(tag_floors, score_tags, floor_on=tag_floor_on),
     "pairs": Task(pair_floors, score_pairs, measure="recall_at_1"),
     "simclr": Task(image_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
+    "moco": Task(image_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
+    "simcse": Task(text_vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
     "question_answering": Task(answer_floors, score_answers, measure="f1", tune=tune_answers),
 }

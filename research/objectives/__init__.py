@@ -3,11 +3,13 @@
 from research.objectives.causal_lm import CausalLM
 from research.objectives.classification import Classification
 from research.objectives.masked_lm import MaskedLM
+from research.objectives.moco import MoCo
 from research.objectives.multi_label import MultiLabel
 from research.objectives.pairs import Pairs
 from research.objectives.question_answering import QuestionAnswering
 from research.objectives.regression import Regression
 from research.objectives.simclr import SimCLR
+from research.objectives.simcse import SimCSE
 from research.objectives.tagging import Tagging
 
 OBJECTIVES = {
@@ -19,5 +21,7 @@ OBJECTIVES = {
     "tagging": Tagging,
     "pairs": Pairs,
     "simclr": SimCLR,
+    "moco": MoCo,
+    "simcse": SimCSE,
     "question_answering": QuestionAnswering,
 }

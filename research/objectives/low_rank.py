@@ -41,8 +41,6 @@ class LowRank:
     alpha: float
     targets: Sequence[str]
 
-    couples_examples = False
-
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"tuning.lora_rank={self.rank}: wanted 1 or more")
@@ -52,11 +50,19 @@ class LowRank:
                 raise ValueError(f"tuning.lora_targets: no kernel {target!r}; there are {', '.join(last)}")
 
     @property
+    def couples_examples(self) -> bool:
+        return self.objective.couples_examples
+
+    @property
     def model(self) -> Any:
         return cast(Any, self.objective).model
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
-        params = self.objective.init(rng, batch)["params"]
+        made = self.objective.init(rng, batch)
+        if len(made) > 1:
+            beside = ", ".join(sorted(made.keys() - {"params"}))
+            raise ValueError(f"tuning.lora_rank adapts parameters, and this objective has {beside} too; set it to 0")
+        params = made["params"]
         backbone = params["backbone"]
         if "layers" not in backbone or not set(KERNELS) & set(_kernels(nn.meta.unbox(backbone))):
             raise ValueError("LoRA adapts the kernels of a transformer's layers, and this model has none of them")

@@ -41,6 +41,7 @@ class SimCLR:
     causal = False
     head = "projection"
     target = "image"
+    num_views = 2
 
     def __post_init__(self) -> None:
         if self.temperature <= 0.0:

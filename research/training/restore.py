@@ -78,19 +78,19 @@ def read_params(directory: Path, step: int, like: Any = None) -> Any:
         return v1.load(str(folder), on_host, checkpointable_name="params") if stored else {}
 
 
-def read_variables(directory: Path, step: int, kind: str) -> Any:
-    """Variables beside the parameters, as nested dicts of numpy arrays: `frozen`, what was given and not trained, or
-    model state such as `batch_stats`; {} where there are none. Raises as `restore`."""
+def read_variables(directory: Path, step: int, *kind: str) -> Any:
+    """Variables beside the parameters, as nested dicts of numpy arrays: all of them, or `frozen`, what was given and
+    not trained, or model state such as `batch_stats`; {} where there are none. Raises as `restore`."""
     folder = verify(directory, step, ("state/",))
-    place = ("variables", kind)
-    wanted = {name: np.ndarray for name in flatten(_stored(folder, "state")) if name[:2] == place}
+    place = ("variables", *kind)
+    wanted = {name: np.ndarray for name in flatten(_stored(folder, "state")) if name[: len(place)] == place}
     if not wanted:
         return {}
     context = v1.Context()
     context.pytree.loading.partial_load = True
     with context:
         loaded = flatten(v1.load(str(folder), nest(wanted), checkpointable_name="state"))
-    return nest({name[2:]: loaded[name] for name in wanted})
+    return nest({name[len(place) :]: loaded[name] for name in wanted})
 
 
 def read_about(directory: Path, step: int) -> dict[str, Any]:

@@ -87,13 +87,16 @@ def init_state(
     given: Mapping[str, Params] | None = None,
 ) -> TrainState:
     """A fresh state, made where it will lie. `given` variables ("params", "frozen") replace the drawn ones of the same
-    name.
+    name; a teacher starts as the model that it follows.
 
     Given ones enter as arguments between two jitted inits: in a closure they would be baked into the program.
     """
     draw = jax.jit(lambda rng, batch: nn.meta.unbox(objective.init(rng, batch)), out_shardings=shardings.variables)
     variables = dict(draw(jax.random.key(seed), batch))
-    for kind, tree in (given or {}).items():
+    given = dict(given or {})
+    if "teacher" in variables:
+        given["teacher"] = jax.tree.map(jnp.copy, dict(given))  # no buffer is given up twice
+    for kind, tree in given.items():
         variables[kind] = replace(variables[kind], tree, shardings.variables[kind])
     opt_state = jax.jit(transform.init, out_shardings=shardings.opt_state)(variables["params"])
     ema = jax.tree.map(jnp.copy, variables["params"]) if shardings.ema is not None else None

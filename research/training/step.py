@@ -12,7 +12,7 @@ import optax
 from research.metrics import Mean
 from research.training.feature_cache import cached_gradients, interleave
 from research.training.state import TrainState
-from research.types import Batch, CoupledObjective, Keys, Loss, Metrics, Objective
+from research.types import Batch, CoupledObjective, FollowedObjective, Keys, Loss, Metrics, Objective
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -92,8 +92,10 @@ def make_train_step(
         def keep(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda fresh, before: jnp.where(healthy, fresh, before), new, old)
 
-        variables = {**state.variables, **keep(model_state, {name: state.variables[name] for name in model_state})}
-        variables["params"] = keep(updated, params)
+        changed = {**model_state, "params": updated}
+        if isinstance(objective, FollowedObjective):
+            changed |= objective.after_update({**state.variables, **changed}, step=state.step)
+        variables = {**state.variables, **keep(changed, {name: state.variables[name] for name in changed})}
         metrics |= {"grad_norm": Mean(norm, jnp.ones((), jnp.float32))}
         new_state = TrainState(
             step=state.step + 1,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.data.packed_rows import PackedRows
-from research.data.packing import RowTable, plan
+from research.data.packing import RowTable, alone, plan
 from research.data.windows import Windows
 
 
@@ -133,3 +133,14 @@ def test_a_length_below_two_is_refused(make):
 def test_a_stride_that_leaves_tokens_out_is_refused():
     with pytest.raises(ValueError, match="stride=7 for length=7; use 1 to 6 to leave"):
         Windows(shards_of([50]), length=7, stride=7)
+
+
+def test_alone_each_document_has_a_row_and_is_cut_where_it_ends():
+    shards = shards_of(np.array([3, 1, 9, 0, 2]))
+    table = alone(np.diff(shards.offsets), length=5)
+    rows = PackedRows(shards, table).rows(np.array([2, 0, 1]))
+    first = shards.offsets + 5  # a token's id says where it stands
+    wanted = [[*range(first[at], first[at] + size)] + [0] * (5 - size) for at, size in ((4, 2), (0, 3), (2, 5))]
+    np.testing.assert_array_equal(rows["tokens"], wanted)
+    np.testing.assert_array_equal(rows["segment_ids"], np.array(wanted) > 0)
+    assert table.num_dropped == 2

@@ -204,3 +204,15 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("GROUNDWORK_CACHE", str(tmp_path / "file"))
     with pytest.raises(ValueError, match="cannot be written .*set GROUNDWORK_CACHE to another folder"):
         load(write(tmp_path / "a.jsonl", sentences(31)))
+
+
+def test_alone_rows_are_documents_with_their_own_hashes(tmp_path):
+    texts = sentences(20)
+    data = load(write(tmp_path / "a.jsonl", texts), packing="alone", valid_fraction=0.2, length=13)
+    assert not data.spec.packed and load(str(tmp_path / "a.jsonl")).spec.packed
+    for name, own in (("train", texts[:16]), ("val", texts[16:])):
+        part = data.splits[name]
+        assert len(part.examples) == len(part.hashes) == len(own)
+        assert list(part.hashes) == [hash_text(text) for text in own]
+        assert part.examples[3]["segment_ids"].tolist() == [1] * 13  # longer texts are cut,
+        assert part.num_bytes == 0  # so that there are no bits a byte

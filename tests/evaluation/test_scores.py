@@ -77,3 +77,19 @@ def test_slices_stand_in_the_result():
     result = scores.of_scored(scored([1], [0]), data, "val")
     assert result["val/slices"]["source"]["x"] == {"accuracy": 1.0, "rows": 1, "values": 1}
     assert result["val/accuracy_without_seen_rows"] == pytest.approx(0.0) and result["val/rows_seen_in_training"] == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "knows"), [([0, 1] * 6, True), ([[0, 1], [1, 0]] * 6, False), ([0.5, 1.5] * 6, False), ([], False)]
+)
+def test_neighbours_vote_where_rows_have_one_class_each(labels, knows):
+    vectors = np.random.default_rng(0).normal(size=(12, 5)) + 3.0 * np.eye(12, 5)
+    part = Split([{}] * 12, texts=["a b", "c"] * 6, labels=labels)
+    dataset = Dataset({"train": part, "val": part}, Spec(label_names=("no", "yes")))
+    outputs = {"vectors": vectors, "train_vectors": vectors, "val_vectors": vectors}
+    found = TASKS["simcse"].score(outputs, dataset, "val")
+    assert ("knn_accuracy" in found.figures) is knows
+    assert found.headline == ("knn_accuracy" if knows else "cosine_to_mean")
+    assert len(found.values) == 12
+    assert ("val/knn_accuracy" in scores.watched(vectors, vectors, dataset)) is knows
+    assert bool(TASKS["simcse"].floors(dataset, "val")) is knows
