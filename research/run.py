@@ -104,7 +104,7 @@ class Run:
             if origin.about["head"] != self.experiment.about["head"]:
                 params.pop("head", None)  # a tied head without bias has no parameters
             given = {"params": params} | {
-                kind: {"backbone": tree["backbone"]} for kind, tree in origin.model_state.items()
+                kind: {key: tree[key] for key in tree if key != "head"} for kind, tree in origin.model_state.items()
             }
             if "frozen" in self.abstract.variables:  # LoRA
                 given["frozen"] = {"backbone": params.pop("backbone")}

@@ -2,6 +2,7 @@
 
 from research.objectives.causal_lm import CausalLM
 from research.objectives.classification import Classification
+from research.objectives.image_text import CLIP, SigLIP
 from research.objectives.masked_lm import MaskedLM
 from research.objectives.multi_label import MultiLabel
 from research.objectives.pairs import Pairs
@@ -19,5 +20,7 @@ OBJECTIVES = {
     "tagging": Tagging,
     "pairs": Pairs,
     "simclr": SimCLR,
+    "clip": CLIP,
+    "siglip": SigLIP,
     "question_answering": QuestionAnswering,
 }
