@@ -163,11 +163,11 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
             f"objective.name={page.objective['name']} predicts each token from those before it, and the model of "
             f"{page.init_from or 'the page'} reads both ways; take one that is causal, such as a causal_lm run"
         )
-    head_block = dict(page.head)
-    if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
-        head_block = dict(origin.about["head"])
     head, made = {}, None
     if kind.head:
+        head_block = dict(page.head)
+        if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
+            head_block = dict(origin.about["head"])
         # A tokenizer may have fewer tokens than the model.
         of_model = {"width": backbone.width, "vocab_size": model.get("vocab_size", 0)}
         head = resolve(head_block, HEADS, kind="head", **(offers | of_model))
