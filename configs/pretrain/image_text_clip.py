@@ -5,7 +5,8 @@ ViT-S/16 and a causal text tower, 30,000 steps of 1,024 pairs. Two variants are 
 
 `:glyphs` needs no network: characters and their Unicode names, tested on unseen characters in an unseen typeface.
 `:emoji` (--config.data.path=../shared/data/emoji_pairs) trains on two styles; "test" is the style twemoji, unseen, and
-"shift" unseen concepts. Without augmentation: --config.objective.augmentation.name=none and its keys at 0.
+"shift" unseen concepts. Without augmentation: --config.objective.augmentation.crop_area=1.0,1.0, and the same block's
+brightness, contrast and saturation at 0.
 
 python -m research.pretrain --config=configs/pretrain/image_text_clip.py:glyphs --workdir=runs/glyphs
 Recall both ways stands beside chance and beside letters in common with the nearest training pictures.
@@ -34,7 +35,7 @@ EMOJI = dict(
     shift_select=("style=noto|emojione", "split=test"),
     text_fields=("name", "keywords"),
     size=64,
-    length=40,
+    length=48,
     tokenizer=dict(name="wordpiece", vocab_size=2048),
 )
 DATA = {

@@ -35,7 +35,7 @@ EMOJI = dict(
     shift_select=("style=noto|emojione", "split=test"),
     text_fields=("name", "keywords"),
     size=64,
-    length=40,
+    length=48,
     tokenizer=dict(name="wordpiece", vocab_size=2048),
 )
 DATA = {
