@@ -73,10 +73,14 @@ class Evaluator:
         return result | (self._robustness(variables, floors=floors) if robustness else {})
 
     def watch(self, variables: Variables) -> dict[str, Any]:
-        """Figures of vectors that are learnt without labels while they are: from a few thousand rows of the training
-        and the validation split; none where the loss says it all.
+        """Figures of vectors that are learnt without labels while they are: from a few thousand rows of the validation
+        split (of the training split too, where neighbours are looked up there); none where the loss says it all.
         """
-        if not TASKS[self._name].reads_train:
+        task = TASKS[self._name]
+        if task.watch is not None:
+            examples = self._dataset.splits["val"].examples
+            return task.watch(self.outputs(variables, FirstRows(examples, min(len(examples), _WATCHED))), self._dataset)
+        if not task.reads_train:
             return {}
         parts = {name: self._dataset.splits[name] for name in ("train", "val")}
         firsts = {name: FirstRows(part.examples, min(len(part.examples), _WATCHED)) for name, part in parts.items()}

@@ -14,7 +14,7 @@ from research.batch import Dataset, Spec
 from research.build import Block, build, check, parameters, resolve
 from research.data import DATA
 from research.distillation import with_soft_labels
-from research.models import ALL_MODELS, HEADS, join
+from research.models import ALL_MODELS, HEADS, PAIR_MODELS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
 from research.settings import Evaluating, Evidence, Logging, Saving, Tuning
@@ -124,15 +124,15 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
     spec = dataset.spec
     length = spec.length
     backbone = build(about["model"], ALL_MODELS, kind="model")
-    if length > about["model"].get("length", 0) > 0:
+    room = about["model"].get("text", about["model"]).get("length", 0)  # of two towers, that of texts
+    if length > room > 0:
         raise ValueError(
-            f"data.length={length} is longer than the model's {about['model']['length']} positions; "
-            f"use data.length={about['model']['length']} or less"
+            f"data.length={length} is longer than the model's {room} positions; use data.length={room} or less"
         )
     about |= {"tokenizer": dataset.tokenizer, "data": data, "label_names": list(dataset.spec.label_names)}
     about |= {"target_mean": spec.target_mean, "target_scale": spec.target_scale}
     about |= {"spec": {key: getattr(spec, key) for key in ("length", "image_size", "num_channels")}}
-    flops = _flops_per_example(objective, backbone, spec, about["head"]["name"])
+    flops = _flops_per_example(objective, backbone, spec, about["head"].get("name", ""))
     return Experiment(page, as_read, dataset, objective, about, flops, origin)
 
 
@@ -145,7 +145,7 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
     if origin is None:
         model = resolve(page.model, ALL_MODELS, kind="model", **(offers | {"causal": kind.causal}))
     else:
-        model = {**origin.about["model"], **types}
+        model = _in_types(origin.about["model"], types)
         if spec.image_size and origin.spec.image_size != spec.image_size:
             raise ValueError(
                 f"data.size={spec.image_size}: the model of {page.init_from} reads images of {origin.spec.image_size} "
@@ -156,20 +156,24 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
                 f"the tokenizer has {spec.vocab_size} tokens, that of {page.init_from} {origin.spec.vocab_size}; "
                 "use that run's tokenizer.json"
             )
+    _check_head(page, kind.head, model["name"])
     backbone = build(model, ALL_MODELS, kind="model")
     if kind.causal and not backbone.causal:
         raise ValueError(
             f"objective.name={page.objective['name']} predicts each token from those before it, and the model of "
             f"{page.init_from or 'the page'} reads both ways; take one that is causal, such as a causal_lm run"
         )
-    head_block = dict(page.head)
-    if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
-        head_block = dict(origin.about["head"])
-    # A tokenizer may have fewer tokens than the model.
-    of_model = {"width": backbone.width, "vocab_size": model.get("vocab_size", 0)}
-    head = resolve(head_block, HEADS, kind="head", **(offers | of_model))
+    head, made = {}, None
+    if kind.head:
+        head_block = dict(page.head)
+        if origin is not None and head_block == {"name": origin.about["head"]["name"]}:
+            head_block = dict(origin.about["head"])
+        # A tokenizer may have fewer tokens than the model.
+        of_model = {"width": backbone.width, "vocab_size": model.get("vocab_size", 0)}
+        head = resolve(head_block, HEADS, kind="head", **(offers | of_model))
+        made = build(head, HEADS, kind="head")
     tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
-    joined = join(backbone, build(head, HEADS, kind="head"), frozen=tuning.freeze_backbone)
+    joined = join(backbone, made, frozen=tuning.freeze_backbone)
     objective = build(page.objective, OBJECTIVES, kind="objective", model=joined, **offers)
     about = {"model": model, "head": head, "objective": dict(page.objective)}
     if tuning.lora_rank:
@@ -199,8 +203,31 @@ def _read_alike(data: dict[str, Any], origin: Trained, init_from: str) -> dict[s
     return data
 
 
+def _in_types(block: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
+    """A model's block, and those of its towers, in other number types."""
+    takes = parameters(ALL_MODELS[block["name"]])
+    towers = {key: _in_types(value, types) for key, value in block.items() if isinstance(value, Mapping)}
+    return {**block, **{key: value for key, value in types.items() if key in takes}, **towers}
+
+
+def _check_head(page: Page, head: str, model: str) -> None:
+    """Raises ValueError where the objective and the model do not go together: two towers have no head."""
+    name = page.objective["name"]
+    if bool(head) == (model in PAIR_MODELS):
+        wanted = "a model of one tower, with a head" if head else f"two towers, such as {', '.join(PAIR_MODELS)}"
+        raise ValueError(f"objective.name={name} wants {wanted}; model.name is {model}: change one of the two")
+    if not head and page.head:
+        raise ValueError(f"objective.name={name} has no head; leave the head block out")
+    if not head and page.tuning:
+        raise ValueError(
+            f"objective.name={name}: tuning is of a backbone under a head; leave it out, or lock a tower by model.lock"
+        )
+
+
 def _flops_per_example(objective: Objective, backbone: Any, spec: Spec, head: str) -> float:
     """Forward and backward; of the heads that of language alone is counted."""
+    if not head:
+        return float(backbone.num_flops(spec.image_size, spec.length))
     inner = objective.objective if isinstance(objective, LowRank) else objective
     num_views = getattr(inner, "num_views", 1)
     if spec.image_size:
@@ -226,5 +253,6 @@ def _check_target(page: Page, dataset: Dataset) -> None:
 def _name_head(page: dict[str, Any]) -> None:
     objective = page.get("objective")
     if isinstance(objective, dict) and objective.get("name") in OBJECTIVES:
-        head = page.setdefault("head", {})
-        head.setdefault("name", OBJECTIVES[objective["name"]].head)
+        name = OBJECTIVES[objective["name"]].head
+        if name:
+            page.setdefault("head", {}).setdefault("name", name)

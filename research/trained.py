@@ -111,7 +111,7 @@ def separator(about: Mapping[str, Any]) -> str | None:
 def assemble(about: Mapping[str, Any], params: Any, step: int) -> Trained:
     """A model from what its checkpoint says of it (`about`) and its parameters."""
     backbone = build(about["model"], ALL_MODELS, kind="model")
-    model = join(backbone, build(about["head"], HEADS, kind="head"))
+    model = join(backbone, build(about["head"], HEADS, kind="head") if about["head"] else None)
     tokenizer = from_json(about["tokenizer"]) if about["tokenizer"] else None
     known = facts(tokenizer) if tokenizer else {}
     targets = {key: about[key] for key in ("target_mean", "target_scale") if key in about}

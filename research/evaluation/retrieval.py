@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,25 @@ def retrieval_both_ways(
     images: np.ndarray, texts: np.ndarray, *, image_groups: np.ndarray, text_groups: np.ndarray
 ) -> dict[str, Any]:
     """`retrieval_metrics` and the mean rank of texts for an image and of images for a text, under `image_to_text_` and
-    `text_to_image_`.
+    `text_to_image_`; the arguments are those of `ranks_both_ways`.
+    """
+    found = ranks_both_ways(images, texts, image_groups=image_groups, text_groups=text_groups)
+    return metrics_both_ways(found, num_images=len(images), num_texts=len(texts))
+
+
+def metrics_both_ways(found: Mapping[str, np.ndarray], *, num_images: int, num_texts: int) -> dict[str, Any]:
+    """The figures of `retrieval_both_ways`, of ranks under `image_to_text` and `text_to_image`."""
+    result = {}
+    for way, num_candidates in (("image_to_text", num_texts), ("text_to_image", num_images)):
+        figures = retrieval_metrics(found[way], num_candidates) | {"mean_rank": float(found[way].mean())}
+        result |= {f"{way}_{name}": value for name, value in figures.items()}
+    return result
+
+
+def ranks_both_ways(
+    images: np.ndarray, texts: np.ndarray, *, image_groups: np.ndarray, text_groups: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`group_ranks` of the texts for each image, and of the images for each text: `image_to_text`, `text_to_image`.
 
     `images` [M D] and `texts` [N D], by inner products: give unit vectors for cosines. Any candidate of the query's own
     group is a hit: give equal captions, and the captions of one image, one group.
@@ -86,9 +104,7 @@ def retrieval_both_ways(
             group_ranks(queries[start : start + _CHUNK] @ among.T, query_groups[start : start + _CHUNK], groups)
             for start in range(0, len(queries), _CHUNK)
         ]
-        found = np.concatenate(parts)
-        figures = retrieval_metrics(found, len(among)) | {"mean_rank": float(found.mean())}
-        result |= {f"{way}_{name}": value for name, value in figures.items()}
+        result[way] = np.concatenate(parts)
     return result
 
 

@@ -21,6 +21,7 @@ from research.evaluation.baselines import (
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
 from research.evaluation.image_tasks import class_labels, image_class_floors, image_floors, vector_figures
+from research.evaluation.image_text_tasks import name_floors, retrieval_figures, watch_retrieval
 from research.evaluation.multi_label import commonest_set, multi_label_metrics, rows_right
 from research.evaluation.question_answering import (
     Found,
@@ -56,6 +57,8 @@ class Task:
 
     `measure` is the figure to compare runs by; more of it is better. `floor_on` gives the name of a floor and its
     headline figure on each of several splits, from one training.
+    `watch` makes figures under `val/…`, and `collapse`, a sentence or nothing, of the outputs over the first rows of
+    the validation split, to be seen while the model is trained.
     `tune` makes of the outputs over the validation split what `score` finds beside the outputs of every split. With
     `reads_train` it finds those over the training split too, under `train_…`.
     """
@@ -66,6 +69,7 @@ class Task:
     floor_on: Callable[[Dataset, Sequence[str]], tuple[str, list[float]]] | None = None
     tune: Callable[[Outputs, Dataset], Outputs] | None = None
     reads_train: bool = False
+    watch: Callable[[Outputs, Dataset], dict[str, Any]] | None = None
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -254,6 +258,12 @@ def text_vector_floors(dataset: Dataset, split: str) -> dict[str, float]:
     return class_floors(dataset, split) if labelled else {}
 
 
+def score_image_text(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
+    """Of `image` and `text`, unit vectors [N E]: is the nearest text of each picture its own, and the other way?"""
+    figures, hits = retrieval_figures(outputs, dataset.splits[split])
+    return Scored(figures, "image_to_text_recall_at_1", list(hits[:, None]))
+
+
 def keep_vectors(outputs: Outputs, dataset: Dataset) -> Outputs:
     """The vectors of the validation split, on which probes are chosen."""
     del dataset
@@ -293,6 +303,7 @@ def _first_tokens(documents: Any, limit: int) -> list[np.ndarray]:
     return taken
 
 
+_IMAGE_TEXT = Task(name_floors, score_image_text, measure="image_to_text_recall_at_1", watch=watch_retrieval)
 TASKS = {
     "masked_lm": Task(unigram_floor),
     "causal_lm": Task(language_floors, score_prompts, measure="answer_accuracy"),
@@ -304,5 +315,7 @@ TASKS = {
     "simclr": Task(image_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
     "moco": Task(image_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
     "simcse": Task(text_vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
+    "clip": _IMAGE_TEXT,
+    "siglip": _IMAGE_TEXT,
     "question_answering": Task(answer_floors, score_answers, measure="f1", tune=tune_answers),
 }

@@ -3,7 +3,7 @@
 from typing import Any
 
 from research.models.backbones import IMAGE_MODELS, MODELS
-from research.models.dual_encoder import DualEncoderConfig
+from research.models.dual_encoder import DualEncoder, DualEncoderConfig
 from research.models.heads import LanguageHead, Model
 from research.models.image_model import ImageModel
 from research.models.projection_heads import ProjectionHead
@@ -22,8 +22,13 @@ HEADS = {
 }
 
 
-def join(backbone: Any, head: Any, *, frozen: bool = False) -> Model | ImageModel:
-    """A backbone's config and a head as one module: that of texts, or that of images (which `frozen` is for)."""
+def join(backbone: Any, head: Any, *, frozen: bool = False) -> Model | ImageModel | DualEncoder:
+    """A backbone's config and a head as one module: that of texts, or that of images (which `frozen` is for).
+
+    Two towers are whole without a head, which is None then.
+    """
+    if isinstance(backbone, DualEncoderConfig):
+        return backbone.module()
     if hasattr(backbone, "pixel_mean"):
         return ImageModel(backbone.module(), head, tuple(backbone.pixel_mean), tuple(backbone.pixel_std), frozen)
     return Model(backbone.module(), head)

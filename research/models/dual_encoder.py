@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from research.build import Block, build
 from research.models.attention_pool import AttentionPool
 from research.models.backbones import IMAGE_MODELS, MODELS
+from research.models.image_layers import standardise
 from research.models.layers import Projection, named, unit_length
 from research.models.task_heads import pool
 
@@ -83,7 +84,11 @@ class DualEncoderConfig:
 
 
 class DualEncoder(nn.Module):
-    """Images `[B Y X C]` and texts `[B L]`, each to unit vectors `[B E]` in float32."""
+    """Images `[B Y X C]` and texts `[B L]`, each to unit vectors `[B E]` in float32.
+
+    Images are floats in [0, 1]; each channel goes in less the image tower's `pixel_mean` and divided by its
+    `pixel_std`.
+    """
 
     config: DualEncoderConfig
 
@@ -123,10 +128,17 @@ class DualEncoder(nn.Module):
     def encode_image(
         self, image: Float[Array, "B Y X C"], *, where: Bool[Array, " B"] | None = None, train: bool = False
     ) -> Float[Array, "B E"]:
-        """`where` keeps padded examples out of the statistics of a tower that looks at the batch, which changes the
-        collection `batch_stats` in training."""
-        hidden = self.image(image, where=where, train=train and self.config.lock != "image")
+        hidden = self.read_image(image, where=where, train=train)
         return self._embed("image", hidden, jnp.ones(hidden.shape[:2], bool))
+
+    def read_image(
+        self, image: Float[Array, "B Y X C"], *, where: Bool[Array, " B"] | None = None, train: bool = False
+    ) -> Float[Array, "B L D"]:
+        """The image tower's vectors. `where` keeps padded examples out of the statistics of a tower that looks at the
+        batch, which changes the collection `batch_stats` in training."""
+        tower = self.config.image_tower
+        image = standardise(image, tower.pixel_mean, tower.pixel_std)
+        return self.image(image, where=where, train=train and self.config.lock != "image")
 
     def encode_text(
         self,

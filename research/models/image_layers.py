@@ -1,7 +1,8 @@
-"""Layers of convolutional networks: convolution, norms over images, pooling."""
+"""Layers of image models: the scale of pixels; convolution, norms over images, pooling."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,12 @@ from jaxtyping import Array, Bool, Float
 
 from research.models.layers import named
 from research.ops.convolution import convolve
+
+
+def standardise(image: Float[Array, "B Y X C"], mean: Sequence[float], std: Sequence[float]) -> Float[Array, "B Y X C"]:
+    """Each channel less its `mean` and divided by its `std`; one value stands for all channels."""
+    taken, divided = (jnp.array(values, image.dtype)[None, None, None, :] for values in (mean, std))
+    return (image - taken) / divided
 
 
 class Convolution(nn.Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from research.models.image_layers import standardise
 from research.models.task_heads import pool
 
 
@@ -33,10 +33,8 @@ class ImageModel(nn.Module):
         **options: Int[Array, "B K"],
     ) -> Float[Array, "B L D"]:
         """The backbone's vectors; `where` are the examples that count (in batch statistics)."""
-        mean, std = (
-            jnp.array(values, image.dtype)[None, None, None, :] for values in (self.pixel_mean, self.pixel_std)
-        )
-        return self.backbone((image - mean) / std, where=where, train=train and not self.frozen, **options)
+        image = standardise(image, self.pixel_mean, self.pixel_std)
+        return self.backbone(image, where=where, train=train and not self.frozen, **options)
 
     def classify(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Float[Array, "B C"]:
         return self.head(hidden, mask, train=train)

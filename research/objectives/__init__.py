@@ -2,6 +2,7 @@
 
 from research.objectives.causal_lm import CausalLM
 from research.objectives.classification import Classification
+from research.objectives.image_text import CLIP, SigLIP
 from research.objectives.masked_lm import MaskedLM
 from research.objectives.moco import MoCo
 from research.objectives.multi_label import MultiLabel
@@ -23,5 +24,7 @@ OBJECTIVES = {
     "simclr": SimCLR,
     "moco": MoCo,
     "simcse": SimCSE,
+    "clip": CLIP,
+    "siglip": SigLIP,
     "question_answering": QuestionAnswering,
 }

@@ -93,6 +93,7 @@ def siglip(
     scale: Float[Array, ""] | float,
     bias: Float[Array, ""] | float,
     where: Bool[Array, " B"] | None = None,
+    groups: Int[Array, " B"] | None = None,
     form: Form = "plain",
     chunk: int = CHUNK,
     axes: tuple[str, ...] = AXES,
@@ -100,11 +101,12 @@ def siglip(
     """Is this text this image's? One sigmoid a pair of unit vectors, summed over an image's B pairs, in nats.
 
     Zhai et al. 2023, algorithm 1, whose loss is the mean over images; a logit is scale · similarity + bias. Pairs with
-    a row where `where` is false are left out, and the loss of such a row is 0.
+    a row where `where` is false are left out, and the loss of such a row is 0; so are pairs of two rows of one group
+    (a text that occurs twice), which are neither a match to learn nor a mismatch.
     """
     layout = _layout(form, chunk, axes, image.shape[0])
     scale, bias = jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)
-    sides = _side(image, where), _side(text, where)
+    sides = _side(image, where, groups), _side(text, where, groups)
     if form == "chunked":
         return sigmoid_sums(layout, *sides, scale, bias)
 

@@ -77,6 +77,12 @@ def their_outputs(model, *given):
     return [array.numpy() for array in (found.image_embeds, found.text_embeds, found.logits_per_image)]
 
 
+def unscaled(config, images):
+    """What our model, which scales pixels itself, is to be given for the images that theirs is given."""
+    tower = config.image_tower
+    return (images * np.array(tower.pixel_std) + np.array(tower.pixel_mean)).astype(np.float32)
+
+
 def our_outputs(config, variables, images, tokens, mask):
     @jax.jit
     def run(variables, images, tokens, mask):
@@ -86,6 +92,7 @@ def our_outputs(config, variables, images, tokens, mask):
         return *sides, bound.scale() * jnp.einsum("be,ce->bc", *sides) + bound.bias()
 
     variables = jax.tree.map(jnp.asarray, variables)
+    images = unscaled(config, images)
     return [np.asarray(array) for array in run(variables, images, tokens.astype(np.int32), mask.astype(np.int32))]
 
 
@@ -155,7 +162,7 @@ def test_a_tower_with_its_projection_comes_and_goes_alone(side, tmp_path):
     params = jax.tree.map(jnp.asarray, variables["params"]) | {"log_scale": jnp.zeros(())}
     bound = config.module().bind({"params": params})
     if side == "image":
-        ours = bound.encode_image(jnp.asarray(images))
+        ours = bound.encode_image(jnp.asarray(unscaled(config, images)))
     else:
         where = dict(positions=jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, segment_ids=jnp.asarray(mask, jnp.int32))
         ours = bound.encode_text(jnp.asarray(tokens, jnp.int32), **where)

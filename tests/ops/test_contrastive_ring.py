@@ -112,12 +112,12 @@ def test_nan_in_rows_that_do_not_count_crosses_no_device(loss, form):
 
 
 @EVERY_FORM
-@pytest.mark.parametrize("with_where", [False, True])
-def test_rows_of_one_group_on_several_devices_are_no_negatives(form, with_where):
+@pytest.mark.parametrize(("loss", "with_where"), [(clip, False), (clip, True), (siglip, True)])
+def test_rows_of_one_group_on_several_devices_are_no_negatives(form, loss, with_where):
     more = dict(with_groups=True, with_where=with_where)
-    found, wanted = (traced(clip, *place, **more)(draw()) for place in ((form, make_mesh(8)), ("plain", None)))
+    found, wanted = (traced(loss, *place, **more)(draw()) for place in ((form, make_mesh(8)), ("plain", None)))
     assert_same(found, wanted)
-    without = traced(clip, "plain", None)(draw(), WHERE if with_where else np.ones(B, bool))
+    without = traced(loss, "plain", None)(draw(), WHERE if with_where else np.ones(B, bool))
     assert np.all(found[0] <= without[0] + 1e-6) and np.any(found[0] < without[0] - 0.1)
 
 
