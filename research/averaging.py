@@ -43,6 +43,12 @@ def average(
         raise ValueError(f"{runs[0]} is no run of ours; begin with a run, published weights may come after it")
     opened = [open_trained(run) for run in runs]
     first = opened[0]
+    for run, trained in zip(runs, opened, strict=True):
+        if trained.model_state:
+            kept = ", ".join(sorted(trained.model_state))
+            raise ValueError(f"{run} has {kept} beside its parameters, which have no mean; average models without")
+        if trained.tokenizer is None:
+            raise ValueError(f"{run} is no model of text; average models that read one")
     for run, trained in zip(runs[1:], opened[1:], strict=True):
         _check(first, trained, f"{run} and {runs[0]}")
     with_head = [_same_head(first, trained) for trained in opened]

@@ -69,6 +69,11 @@ def open_forgetting(experiment: Experiment, num_rows: int) -> Forgetting | None:
             f"evaluation.forgetting={num_rows}: {place} holds published weights, without the data that they were "
             "pretrained on; leave it out"
         )
+    if origin.spec.image_size:
+        raise ValueError(
+            f"evaluation.forgetting={num_rows}: it is the loss of a language model before and after, and {place} is a "
+            "model of images; leave it out"
+        )
     block = dict(origin.about["data"]) | {"tokenizer": {"name": "file", "path": str(place / "tokenizer.json")}}
     try:
         dataset = build(block, DATA, kind="data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import numpy as np
 
 from research.data.image_decoding import decode_image
 from research.data.images import decode_pictures
+from research.data.labelled import encode_rows
 from research.data.media_sources import open_media
+from research.data.rows import text_columns
 from research.data.splits import fingerprint
-from research.inference.pictures import Read, classify_pictures, embed_pictures, nearest, rows_of_pictures
+from research.inference.pictures import Read, classify_pictures, nearest, rows_of_pictures
+from research.models import PAIR_MODELS
 from research.objectives.images import pixels, run_images
 from research.trained import Trained
 
@@ -24,7 +28,8 @@ def predict_pictures(
 ) -> Iterator[dict[str, Any]]:
     """One answer for each picture that the places name (files, folders, and all else that data blocks read).
 
-    `search` answers with the nearest pictures of `index`, whose vectors are kept in the workdir for the next time.
+    `search` answers with the nearest pictures of `index`, whose vectors are kept in the workdir for the next time. A
+    model with two towers takes texts too: what is no file here is one.
 
     Raises:
       ValueError: no picture, one that cannot be decoded, or nothing to search in.
@@ -33,24 +38,33 @@ def predict_pictures(
         raise ValueError("give pictures to look at: files, folders, .npz, .tar or .parquet files")
     if task == "search" and not index:
         raise ValueError("--task=search looks for pictures like yours in --index=FOLDER; name one")
-    names, images = _read(trained, places)
-    if task == "classify":
+    if trained.about["model"]["name"] in PAIR_MODELS:
+        names, queries = _of_towers(trained, places, batch_size=batch_size)
+    elif task == "classify":
+        names, images = _read(trained, places)
         yield from classify_pictures(
             names, images, _reader(trained, task), label_names=trained.spec.label_names, batch_size=batch_size
         )
         return
-    read = _reader(trained, task)
+    else:
+        names, images = _read(trained, places)
+        queries = rows_of_pictures(images, _reader(trained, task), batch_size=batch_size)
     if task == "embed":
-        yield from embed_pictures(names, images, read, batch_size=batch_size)
+        yield from ({"input": name, "embedding": vector.tolist()} for name, vector in zip(names, queries, strict=True))
         return
-    known, vectors = _indexed(trained, index, read, batch_size=batch_size, workdir=workdir)
-    queries = rows_of_pictures(images, read, batch_size=batch_size)
+    known, vectors = _indexed(trained, index, _reader(trained, task), batch_size=batch_size, workdir=workdir)
     for name, found in zip(names, nearest(queries, vectors, known, top=top), strict=True):
         yield {"input": name, "found": found}
 
 
 def _reader(trained: Trained, task: str) -> Read:
-    """Probabilities of the labels; or what an embedding head gives, the mean vector of the backbone without one."""
+    """Probabilities of the labels; or what an embedding head gives, the mean vector of the backbone without one; of two
+    towers the images' unit vectors."""
+    if trained.about["model"]["name"] in PAIR_MODELS:
+        encode = jax.jit(
+            lambda variables, images: trained.model.apply(variables, pixels({"image": images}), method="encode_image")
+        )
+        return lambda images: encode(trained.variables, jnp.asarray(images))
     embeds = trained.about["head"]["name"] == "embedding"
 
     def head(model: Any, hidden: jax.Array, mask: jax.Array) -> jax.Array:
@@ -63,6 +77,30 @@ def _reader(trained: Trained, task: str) -> Read:
         return run_images(trained.model, variables, pixels({"image": images}), head)[0]
 
     return lambda images: read(trained.variables, jnp.asarray(images))
+
+
+def _of_towers(trained: Trained, inputs: Sequence[str], *, batch_size: int) -> tuple[list[str], np.ndarray]:
+    """Names and unit vectors [N E] of pictures, and of texts: what is no file, folder or glob here."""
+    names, parts = [], []
+    for given in inputs:
+        if Path(given).expanduser().exists() or glob.glob(str(Path(given).expanduser())):
+            found, images = _read(trained, [given])
+            names += found
+            parts.append(rows_of_pictures(images, _reader(trained, "embed"), batch_size=batch_size))
+        else:
+            names.append(given)
+            parts.append(_vectors_of_texts(trained, [given]))
+    return names, np.concatenate(parts)
+
+
+def _vectors_of_texts(trained: Trained, texts: Sequence[str]) -> np.ndarray:
+    assert trained.tokenizer is not None  # a tower reads them
+    rows = [(text,) for text in texts]
+    tokens, lengths, _, _ = encode_rows(rows, trained.tokenizer, length=trained.spec.length)
+    columns = text_columns(tokens, lengths)
+    places = {name: jnp.asarray(columns[name]) for name in ("positions", "segment_ids")}
+    found = trained.model.apply(trained.variables, jnp.asarray(columns["tokens"]), method="encode_text", **places)
+    return np.asarray(found)
 
 
 def _read(trained: Trained, places: Sequence[str]) -> tuple[list[str], np.ndarray]:

@@ -32,14 +32,6 @@ def classify_pictures(
         yield {"input": name, "label": label_names[int(np.argmax(found))], "probabilities": probabilities}
 
 
-def embed_pictures(
-    names: Sequence[str], images: np.ndarray, read: Read, *, batch_size: int = 32
-) -> Iterator[dict[str, Any]]:
-    """For each picture, in order: {"input", "embedding": D floats}; `read` gives the vectors."""
-    for name, vector in zip(names, rows_of_pictures(images, read, batch_size=batch_size), strict=True):
-        yield {"input": name, "embedding": vector.tolist()}
-
-
 def nearest(
     queries: np.ndarray, collection: np.ndarray, names: Sequence[str], *, top: int
 ) -> Iterator[list[dict[str, Any]]]:
