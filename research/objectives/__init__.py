@@ -3,6 +3,7 @@
 from research.objectives.causal_lm import CausalLM
 from research.objectives.classification import Classification
 from research.objectives.masked_lm import MaskedLM
+from research.objectives.masked_patches import MaskedPatches
 from research.objectives.multi_label import MultiLabel
 from research.objectives.pairs import Pairs
 from research.objectives.question_answering import QuestionAnswering
@@ -19,5 +20,6 @@ OBJECTIVES = {
     "tagging": Tagging,
     "pairs": Pairs,
     "simclr": SimCLR,
+    "masked_patches": MaskedPatches,
     "question_answering": QuestionAnswering,
 }
