@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.build import build
+from research.build import build, resolve
 from research.models import ALL_MODELS, HEADS, join
 from research.objectives import OBJECTIVES
 from research.objectives.inputs import read_inputs, run_inputs
@@ -23,7 +23,9 @@ VIT = dict(name="vit", patch_size=2, width=8, depth=1, num_heads=2, position="si
 
 
 def objective(block: Any = None, **changes: Any) -> Any:
-    config = build(block or VIT | dict(image_size=6, num_channels=1), ALL_MODELS, kind="model")
+    block = block or VIT | dict(image_size=6, num_channels=1)
+    block = resolve(block, ALL_MODELS, kind="model", image_size=0, num_channels=0)  # offered where there are no images
+    config = build(block, ALL_MODELS, kind="model")
     head = build(dict(name="patch_decoder", decoder_width=12, depth=1, num_heads=3), HEADS, kind="head")
     return build(
         dict(name="masked_patches", rate=0.6) | changes, OBJECTIVES, kind="objective", model=join(config, head)
@@ -65,7 +67,7 @@ def told(found: Any, variables: Any, batch: Any) -> tuple[np.ndarray, np.ndarray
             keep=keep,
         )[0]
     )
-    return tuple(map(np.asarray, (run(inputs, keep), targets, keep, masked)))
+    return np.asarray(run(inputs, keep)), np.asarray(targets), np.asarray(keep), np.asarray(masked)
 
 
 def evaluated(found: Any, variables: Any, batch: Any) -> float:
@@ -131,6 +133,7 @@ def test_rows_that_fill_the_last_batch_do_not_count(images):
     assert evaluated(found, variables, few) == pytest.approx(evaluated(found, variables, padded), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulated_microbatches_equal_the_whole_batch():
     assert_equal(loss_and_gradient(objective(), draw()), loss_and_gradient(objective(), draw(), accumulate=2))
 
