@@ -1,4 +1,4 @@
-"""The floor of sounds: cepstra against a plain transform, whatever follows a clip, and a floor that tells tones apart."""
+"""The floor of sounds: cepstra against a plain transform, and a machine that tells tones apart."""
 
 import numpy as np
 import pytest

@@ -138,6 +138,7 @@ def test_accumulated_microbatches_equal_the_whole_batch():
     assert_equal(loss_and_gradient(objective(), draw()), loss_and_gradient(objective(), draw(), accumulate=2))
 
 
+@pytest.mark.slow
 def test_of_sounds_the_frames_of_padding_do_not_count():
     found, batch = of_sounds(), jax.tree.map(jnp.asarray, clips())
     variables = started(found, batch)
