@@ -96,19 +96,18 @@ def test_masked_patches_of_images_are_told_better_than_at_the_start(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("page", "changes", "message"),
+    ("changes", "message"),
     [
-        (SIMCLR, ["--config.batch_size=1"], "batch_size=1"),
-        (SIMCLR, ["--config.model.num_mels=400"], "makes filters that fall between"),
-        (SIMCLR, ["--config.model.name=cnn"], "sounds are read by model.name=spectrogram"),
-        (SIMCLR, ["--config.objective.augmentation.name=simclr"], "is for images and the data are sounds"),
-        (SIMCLR, ["--config.objective.augmentation.mel_mask_bands=17"], "mel_mask_bands=17 is more than the 16 bands"),
-        (SIMCLR, ["--config.objective.name=masked_patches"], "encodes a part of the patches"),
+        (["--config.batch_size=1"], "batch_size=1"),
+        (["--config.model.num_mels=400"], "makes filters that fall between"),
+        (["--config.model.name=cnn"], "sounds are read by model.name=spectrogram"),
+        (["--config.objective.augmentation.name=simclr"], "is for images and the data are sounds"),
+        (["--config.objective.augmentation.mel_mask_bands=17"], "mel_mask_bands=17 is more than the 16 bands"),
     ],
 )
-def test_mistakes_are_named_before_work_starts(recordings, tmp_path, page, changes, message):
+def test_mistakes_are_named_before_work_starts(recordings, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        run_training("pretrain", [*page, *recordings, *changes, f"--workdir={tmp_path / 'run'}"])
+        run_training("pretrain", [*SIMCLR, *recordings, *changes, f"--workdir={tmp_path / 'run'}"])
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
