@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from research.build import build
 from research.inference.text_model import vocabulary_logits
-from research.interop import is_published, write_folder
-from research.interop.verify import TOLERANCE, differences
-from research.models import MODELS
+from research.interop import is_published, write_folder, write_image_folder
+from research.interop.verify import TOLERANCE, difference, differences, image_outputs
+from research.models import ALL_MODELS, MODELS
+from research.objectives.inputs import run_inputs
 from research.trained import Trained, assemble, open_trained
 from research.training.checkpoint import Checkpoints
 
@@ -49,6 +52,16 @@ def write_published(folder: Path, trained: Trained) -> str:
     """Writes a model in the layout of transformers; returns its architecture. Raises as `convert`."""
     model = dict(trained.about["model"])
     name = model.pop("name")
+    if trained.spec.image_size:
+        return write_image_folder(
+            folder,
+            model=build(trained.about["model"], ALL_MODELS, kind="model"),
+            head=trained.about["head"],
+            task=trained.about["objective"].get("name", "features"),
+            variables=jax.tree.map(np.asarray, trained.variables),
+            size=trained.spec.image_size,
+            label_names=trained.spec.label_names,
+        )
     ids, tokens = {}, {}
     for kind in _SPECIAL:
         index = getattr(trained.spec, f"{kind}_id")
@@ -82,6 +95,8 @@ def verify(folder: Path, trained: Trained, *, say: Callable[[str], None] = print
     Raises:
       RuntimeError: they give scores of different shapes.
     """
+    if trained.spec.image_size:
+        return verify_images(folder, trained, say=say)
     head = trained.about["head"]
     pools = head["name"] == "embedding" and not head["pooler"]  # sentence-transformers would, beside the model
     found = differences(
@@ -100,13 +115,38 @@ def verify(folder: Path, trained: Trained, *, say: Callable[[str], None] = print
     return 0 if equal else 1
 
 
+def verify_images(folder: Path, trained: Trained, *, say: Callable[[str], None] = print) -> int:
+    """As `verify`, of an image model; the vectors of every position, and the logits of a classifier."""
+    single, spec = in_float32(trained), trained.spec
+    shape = (2, spec.image_size, spec.image_size, spec.num_channels)
+    images = np.random.default_rng(0).random(shape, np.float32)
+    config = build(trained.about["model"], ALL_MODELS, kind="model")
+    scored = trained.about["objective"].get("name") == "classification"
+
+    def head(model: Any, hidden: jax.Array, mask: jax.Array) -> Any:
+        return hidden, model.classify(hidden, mask, train=False) if scored else hidden[:, 0]
+
+    (hidden, scores), _ = run_inputs(single.model, single.variables, {"image": jnp.asarray(images)}, head)
+    mean, std = (np.asarray(values, np.float32) for values in (config.pixel_mean, config.pixel_std))
+    theirs = image_outputs(folder, (images - mean) / std)
+    found = {"vectors": difference(np.asarray(hidden), theirs[0])}
+    if scored:
+        found["head"] = difference(np.asarray(scores), theirs[1])
+    for name, value in found.items():
+        say(f"{name}: largest difference {value:.1e} of the largest value")
+    equal = all(value <= TOLERANCE for value in found.values())  # a NaN is not
+    say(f"{'equal' if equal else 'DIFFERENT'} to {TOLERANCE:.0e}")
+    return 0 if equal else 1
+
+
 def in_float32(trained: Trained) -> Trained:
     """The same model, computing in float32 whatever it was trained in."""
     single = {"dtype": "float32", "matmul_dtype": ""}
     blocks = {
         name: {key: single.get(key, value) for key, value in trained.about[name].items()} for name in ("model", "head")
     }
-    return assemble({**trained.about, **blocks}, trained.params, trained.step)
+    found = assemble({**trained.about, **blocks}, trained.params, trained.step)
+    return dataclasses.replace(found, model_state=trained.model_state)
 
 
 def outputs(trained: Trained, tokens: np.ndarray, mask: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,5 +181,7 @@ def outputs(trained: Trained, tokens: np.ndarray, mask: np.ndarray, types: np.nd
 
 def _write_run(workdir: Path, trained: Trained) -> None:
     with Checkpoints(workdir / "checkpoints", about=trained.about) as checkpoints:
-        checkpoints.save(0, params=trained.params, state={}, host={}, metrics={})
-    (workdir / "tokenizer.json").write_text(trained.about["tokenizer"], encoding="utf-8")
+        state = {"variables": dict(trained.model_state)} if trained.model_state else {}
+        checkpoints.save(0, params=trained.params, state=state, host={}, metrics={})
+    if trained.about["tokenizer"]:
+        (workdir / "tokenizer.json").write_text(trained.about["tokenizer"], encoding="utf-8")

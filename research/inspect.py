@@ -2,7 +2,8 @@
 
 python -m research.inspect --config=FILE[:variant] [--config.key=value …] [--rows=3] [--workdir=DIR] [--debug]
 
-Nothing is written, unless --workdir names a folder: inspect.json there holds all that is shown.
+Nothing is written, unless --workdir names a folder: inspect.json there holds all that is shown, and of images
+batch.png the first ones of the batch, and below them what the first step makes of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="research.inspect", allow_abbrev=False)
     parser.add_argument("--config", required=True, help="FILE[:variant]; single keys by --config.key=value")
     parser.add_argument("--rows", type=int, default=3, help="rows of the first batch to show, the last among them")
-    parser.add_argument("--workdir", type=Path, default=None, help="also write inspect.json here")
+    parser.add_argument("--workdir", type=Path, default=None, help="also write inspect.json here, and batch.png")
     flags = parser.parse_args(rest)
     from research.experiment import load_page, open_experiment
     from research.provenance import write_json
@@ -35,25 +36,36 @@ def main(arguments: Sequence[str]) -> int:
     if flags.workdir is not None:
         flags.workdir.mkdir(parents=True, exist_ok=True)
         write_json(flags.workdir / "inspect.json", found)
+        if experiment.dataset.spec.image_size:
+            _write_pictures(flags.workdir / "batch.png", experiment)
     return 0
 
 
 def look(experiment: Any, *, num_rows: int) -> dict[str, Any]:
     """All that the door shows of an `experiment.Experiment`."""
-    from research.data import describe
-    from research.data.stream import TrainStream
+    from research.data import describe, describe_media
     from research.data.tokenizers import from_json
 
     dataset, page, data = experiment.dataset, experiment.page, experiment.page.data
-    tokenizer = from_json(dataset.tokenizer)
-    train = dataset.splits["train"].examples
-    batch = TrainStream(train, seed=page.seed, batch_size=page.batch_size).batch_at(0)
+    if dataset.spec.sample_rate:
+        raise ValueError(f"data.name={page.data['name']}: inspect shows texts and images, no sounds yet")
+    batch = _first_batch(experiment)
     rows = shown_rows(page.batch_size, num_rows)
     keys = {"train": "path", "val": "valid_path", "test": "test_path", "shift": "shift_path"}
     paths = {name: data.get(key, "") for name, key in keys.items()}
-    return {
+    about = {
         "objective": page.objective["name"],
         "files": {name: describe.describe_files(path) for name, path in paths.items() if path},
+    }
+    if dataset.spec.image_size:
+        splits = {name: describe_media.describe_pictures(part, dataset.spec) for name, part in dataset.splits.items()}
+        return about | {
+            "splits": splits,
+            "repeats": describe_media.describe_repeated_pictures(dataset),
+            "batch": describe_media.describe_picture_rows(batch, dataset.spec, rows=rows),
+        }
+    tokenizer = from_json(dataset.tokenizer)
+    return about | {
         "splits": {name: describe.describe_split(split, dataset.spec) for name, split in dataset.splits.items()},
         "tokens": describe.describe_tokens(dataset, tokenizer),
         "repeats": describe.describe_repeats(dataset, tokenizer),
@@ -70,6 +82,9 @@ def shown_rows(batch_size: int, num_rows: int) -> list[int]:
 
 def show(found: Mapping[str, Any], printer: Printer) -> None:
     _show_files(found, printer)
+    if "tokens" not in found:
+        _show_pictures(found, printer)
+        return
     _show_splits(found["splits"], printer)
     for name, split in found["splits"].items():
         bins = [(f"{first}-{last}", count) for first, last, count in split["lengths"]]
@@ -150,6 +165,23 @@ def _show_splits(splits: Mapping[str, Any], printer: Printer) -> None:
     printer.table("splits", ("split", *header), rows)
 
 
+def _show_pictures(found: Mapping[str, Any], printer: Printer) -> None:
+    rows = []
+    for name, split in found["splits"].items():
+        values = [" ".join(f"{value:.3f}" for value in split[key]) for key in ("mean", "spread")]
+        rows.append((name, f"{split['rows']:,}", " x ".join(map(str, split["shape"])), *values))
+    printer.table("splits", ("split", "rows", "image", "mean of each channel", "spread"), rows)
+    for name, split in found["splits"].items():
+        if "labels" in split:
+            printer.bars(f"{name}: examples by label", list(split["labels"].items()))
+    _show_repeats(found["repeats"], printer)
+    printer.heading(f"first training batch, as {found['objective']} reads it")
+    for row in found["batch"]:
+        label = f"  ->  label {row['label']}" if "label" in row else ""
+        pixels = f"pixels {row['lowest']} to {row['highest']}, mean {row['mean']:.1f}"
+        printer.line(f"row {row['row']}: example {row['example_id']}, {pixels}{label}")
+
+
 def _show_repeats(repeats: Mapping[str, Any], printer: Printer) -> None:
     rows = [(f"shared by {pair}", f"{count:,}", "") for pair, count in repeats["shared_rows"].items()]
     rows.append(("more than once in train", f"{repeats['duplicates_in_train']:,}", ""))
@@ -193,6 +225,35 @@ def _one_line(text: str, most: int = 0) -> str:
     text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
     most = most or max(20 * shutil.get_terminal_size().columns, 2000)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _first_batch(experiment: Any) -> Mapping[str, Any]:
+    from research.data.stream import TrainStream
+
+    page = experiment.page
+    return TrainStream(
+        experiment.dataset.splits["train"].examples, seed=page.seed, batch_size=page.batch_size
+    ).batch_at(0)
+
+
+def _write_pictures(path: Path, experiment: Any) -> None:
+    """The first batch's images and, below, the views that the objective draws of them at step 0."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from research.data.describe_media import write_sheet
+    from research.training.step import step_keys
+
+    batch, objective = _first_batch(experiment), experiment.objective
+    noise, _ = step_keys(experiment.page.seed, jnp.zeros((), jnp.int32))
+    held, stacks = jax.tree.map(jnp.asarray, dict(batch)), [batch["image"]]
+    if hasattr(objective, "views"):
+        stacks += [np.asarray(view) for view in objective.views(held, noise)["image"]]
+    elif hasattr(objective, "view"):
+        stacks.append(np.asarray(objective.view(held, noise)[0]["image"]))
+    write_sheet(path, stacks)
+    print(f"{path}: the images, and below what the step sees")
 
 
 def _corruption(experiment: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Uses a trained model on text: fills masks, continues or answers a text, labels it or its words, tells its number,
-answers a question about it, or makes it a vector; one JSON object a line, in order.
+answers a question about it, or makes it a vector; or on pictures, which it labels, makes vectors, or looks for in a
+collection; one JSON object a line, in order.
 
 python -m research.predict --workdir=DIR [--task=TASK] [--step=N] [TEXT … | --input=FILE]
-    tasks: fill_mask, generate, classify, regress, tag, answer, embed
+    tasks: fill_mask, generate, classify, regress, tag, answer, embed, search
     fill_mask:  [--top=5]
+    search:     --index=FOLDER [--top=5]
     generate:   [--max_tokens=64] [--temperature=1] [--top_k=0] [--top_p=1] [--seed=0]
 
 Texts are arguments, or come from --input: a .txt file has one a line; .jsonl, .csv and .parquet files have them in
@@ -11,6 +13,7 @@ Texts are arguments, or come from --input: a .txt file has one a line; .jsonl, .
 lines are left out. A model of pairs takes "first TAB second", or the fields --text_field and --pair_field; so does one
 that answers questions: "question TAB context". A model that learned to answer prompts takes the prompt alone, and gives
 the answer by itself too; with --temperature=0 it is the likeliest.
+A model of pictures takes files, folders, or .npz, .tar and .parquet files in the place of texts.
 The task defaults to what the model was trained for; any model can embed. DIR may be a folder of published weights.
 """
 
@@ -44,6 +47,7 @@ FLAGS = {
     "tag": {},
     "answer": {},
     "embed": {},
+    "search": {"index": "", "top": 5},
 }
 
 Text = tuple[str, ...]  # a text, or the two of a pair
@@ -55,8 +59,23 @@ def main(arguments: Sequence[str]) -> int:
     from research.trained import open_trained
 
     trained = open_trained(flags.workdir, step=flags.step)
-    task = choose_task(flags.task, trained.about["objective"].get("name", "features"))
+    if trained.spec.sample_rate:
+        raise ValueError(f"--workdir={flags.workdir} is a model of sounds, and predict reads texts and images only")
+    task = choose_task(
+        flags.task, trained.about["objective"].get("name", "features"), pictures=trained.spec.image_size > 0
+    )
     chosen = options(flags, task)
+    if trained.spec.image_size:
+        from research.pictures import predict_pictures
+
+        if flags.input:
+            raise ValueError("--input is for texts; name pictures, folders or files of them as arguments")
+
+        chosen = {"index": "", "top": 5} | chosen
+        where = {"batch_size": flags.batch_size, "workdir": flags.workdir}
+        for result in predict_pictures(trained, task, flags.texts, **chosen, **where):
+            print(json.dumps(result, ensure_ascii=False), flush=True)
+        return 0
     if task == "answer":
         chosen |= {"threshold": read_threshold(flags.workdir)}
     predict = make_predict(trained, task, chosen, flags.batch_size)
@@ -86,7 +105,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--text_field", default="", help="of a .jsonl, .csv or .parquet file (default: as in training)")
     parser.add_argument("--pair_field", default="", help="of the second text of a pair (default: as in training)")
     parser.add_argument("--batch_size", type=int, default=32, help="texts at a time")
-    parser.add_argument("--top", type=int, default=None, help="fill_mask: candidates for each mask (5)")
+    parser.add_argument("--index", default=None, metavar="FOLDER", help="search: the pictures to look in")
+    parser.add_argument("--top", type=int, default=None, help="fill_mask: candidates a mask; search: pictures (5)")
     parser.add_argument("--max_tokens", type=int, default=None, help="generate: tokens to add at most (64)")
     parser.add_argument("--temperature", type=float, default=None, help="generate: 0 takes the likeliest token (1)")
     parser.add_argument("--top_k", type=int, default=None, help="generate: only from the k likeliest, 0: from all (0)")
@@ -98,9 +118,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return flags
 
 
-def choose_task(task: str | None, objective: str) -> str:
+def choose_task(task: str | None, objective: str, *, pictures: bool = False) -> str:
     """The task asked for, where a model of this objective can do it; its own where none is."""
     own = TASKS.get(objective, "embed")
+    if task == "search" and pictures:
+        return task
     if task not in (None, own, "embed"):
         raise ValueError(f"--task={task} needs another run: this one is a {objective} model; use --task={own}")
     return task or own

@@ -23,6 +23,7 @@ from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
 from research.training.early_stop import StopEarly
+from research.training.feature_cache import check_accumulation
 from research.training.hooks import Evaluate, Save, StopAtBadStep, join, separate
 from research.training.log import Log
 from research.training.loop import fit
@@ -30,7 +31,7 @@ from research.training.optimizer import OPTIMIZERS, layer_multipliers
 from research.training.restore import restore_latest
 from research.training.sharding import batch_shardings, make_mesh, put_batch
 from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, to_evaluate
-from research.training.step import check_accumulation, make_train_step
+from research.training.step import make_train_step
 from research.types import Batch
 
 
@@ -100,14 +101,7 @@ class Run:
         origin = self.experiment.origin
         given = None
         if origin is not None and self.page.weights == "pretrained":
-            params = dict(origin.params)
-            if origin.about["head"] != self.experiment.about["head"]:
-                params.pop("head", None)  # a tied head without bias has no parameters
-            given = {"params": params} | {
-                kind: {"backbone": tree["backbone"]} for kind, tree in origin.model_state.items()
-            }
-            if "frozen" in self.abstract.variables:  # LoRA
-                given["frozen"] = {"backbone": params.pop("backbone")}
+            given = origin.to_start(self.experiment.about["head"], frozen="frozen" in self.abstract.variables)
         state = init_state(
             self.objective,
             self._transform,

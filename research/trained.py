@@ -17,7 +17,7 @@ from research.build import build, resolve
 from research.data.prompt_answer import SEPARATOR
 from research.data.tokenizers import facts, from_json
 from research.inference.text_model import TextModel
-from research.interop import is_published, read_folder
+from research.interop import holds_images, is_published, read_folder, read_image_folder
 from research.models import ALL_MODELS, HEADS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
@@ -56,6 +56,15 @@ class Trained:
     def variables(self) -> dict[str, Any]:
         """What the objective's functions take."""
         return {"params": self.params, **self.model_state}
+
+    def to_start(self, head: Mapping[str, Any], *, frozen: bool) -> dict[str, Any]:
+        """The variables that a run with this head block starts from; where the backbone is `frozen` (LoRA) it is given
+        apart."""
+        params = dict(self.params)
+        if self.about["head"] != head:
+            params.pop("head", None)  # a tied head without bias has no parameters
+        given = {"params": params} | {kind: {"backbone": tree["backbone"]} for kind, tree in self.model_state.items()}
+        return given | ({"frozen": {"backbone": params.pop("backbone")}} if frozen else {})
 
 
 def open_trained(place: Path, *, step: int | None = None) -> Trained:
@@ -112,7 +121,29 @@ def assemble(about: Mapping[str, Any], params: Any, step: int) -> Trained:
     return Trained(model, params, objective, spec, about, step, tokenizer)
 
 
+def _open_published_images(folder: Path) -> Trained:
+    published = read_image_folder(folder)
+    types = {"dtype": "float32", "param_dtype": "float32"}
+    model = resolve(dict(published.model), ALL_MODELS, kind="model", **types)
+    width = build(model, ALL_MODELS, kind="model").width
+    spec = {"length": 0, "image_size": published.size, "num_channels": model["num_channels"]}
+    about = {
+        "model": model,
+        "head": resolve(dict(published.head), HEADS, kind="head", **types, width=width),
+        "objective": {"name": "classification"} if published.task == "classification" else {},
+        "tokenizer": "",
+        "data": {"name": "image_classification", "size": published.size, "channels": model["num_channels"]},
+        "label_names": list(published.label_names),
+        "spec": spec,
+    }
+    variables = jax.tree.map(jnp.asarray, dict(published.variables))
+    trained = assemble(about, variables.pop("params"), 0)
+    return dataclasses.replace(trained, unused=published.unused, model_state=variables)
+
+
 def _open_published(folder: Path) -> Trained:
+    if folder.is_dir() and holds_images(folder):
+        return _open_published_images(folder)
     published = read_folder(folder)
     model, head = dict(published.model), dict(published.head)
     types = {"dtype": "float32", "param_dtype": str(jax.tree.leaves(published.params)[0].dtype)}

@@ -5,8 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from research.data import embedded_images
 from research.evaluate import main as evaluate
+from research.inspect import main as inspect
+from research.predict import main as predict
 from research.training.restore import read_params, read_variables
 from research.training_door import run_training
 from tests.pages import ROOT
@@ -63,6 +67,38 @@ def test_a_frozen_backbone_and_its_statistics_stay_and_a_new_head_learns(simclr,
     assert found["head"]["classifier"]["kernel"].shape == (16, 10)
     assert np.abs(found["head"]["classifier"]["bias"]).max() > 0.0
     assert evaluate([f"--workdir={workdir}"]) == 0
+
+
+def test_pictures_are_shown_before_a_run(tmp_path, capsys):
+    assert inspect([*SIMCLR[:2], f"--workdir={tmp_path}"]) == 0
+    shown = capsys.readouterr().out
+    assert "train: examples by label" in shown and "row 15: example 15, pixels 0 to 255" in shown
+    found = json.loads((tmp_path / "inspect.json").read_text())
+    assert found["splits"]["train"]["shape"] == [8, 8, 1] and found["splits"]["train"]["rows"] == 970
+    sheet = np.asarray(Image.open(tmp_path / "batch.png"))
+    assert sheet.shape == (3 * 66 + 2, 16 * 66 + 2, 3)  # the images, and two views of them
+    assert (sheet[2:66] != sheet[68:132]).any()
+
+
+def test_pictures_become_vectors_and_are_found_again(simclr, tmp_path, capsys):
+    images = embedded_images.arrays("digits", "test")["images"][:6, :, :, 0]
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    workdir = f"--workdir={simclr / 'whole'}"
+    assert predict([workdir, str(tmp_path / "3.png"), str(tmp_path / "5.png")]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [len(line["embedding"]) for line in lines] == [16, 16]
+    for _ in range(2):  # the second time from the index
+        assert predict([workdir, "--task=search", f"--index={tmp_path}", "--top=2", str(tmp_path / "3.png")]) == 0
+        line = json.loads(capsys.readouterr().out)
+        assert line["found"][0]["file"] == str(tmp_path / "3.png") and len(line["found"]) == 2
+        assert line["found"][0]["similarity"] == pytest.approx(1.0, abs=1e-5)
+    assert len(list((simclr / "whole" / "index").iterdir())) == 1
+    (tmp_path / "6.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="6.png"):
+        predict([workdir, str(tmp_path / "6.png")])
+    with pytest.raises(ValueError, match="name one"):
+        predict([workdir, "--task=search", str(tmp_path / "3.png")])
 
 
 @pytest.mark.parametrize(

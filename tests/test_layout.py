@@ -28,6 +28,7 @@ HALL = {
     "conversion",
     "evidence",
     "forgetting",
+    "pictures",
 }
 
 # What a room may import beside itself.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,14 +12,16 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from research.batch import Dataset, Spec, Split
-from research.data import embedded
+from research.data import embedded, embedded_images
 from research.data.files import find_files
+from research.data.media import SUFFIXES
 from research.data.rows import read_rows
 
 _CHUNK = 1 << 22  # tokens counted at a time
 _ROWS = 1024  # rows read at a time
 _SAMPLED_ROWS = 4096  # rows whose fill is looked at, evenly spread
 _NO_FILES = ("embedded", "tfds:")
+_MEDIA = {suffix for kind in SUFFIXES.values() for suffix in kind}
 
 
 def describe_files(path: str | Sequence[str]) -> list[dict[str, Any]]:
@@ -28,12 +31,27 @@ def describe_files(path: str | Sequence[str]) -> list[dict[str, Any]]:
         about: dict[str, Any] = {"path": each}
         if each.startswith("embedded"):
             name, _, split = each.removesuffix("]").partition("[")
-            counts = embedded.describe(name.partition(":")[2] or "corpus")
-            about["counts"] = {key: count for key, count in counts.items() if key.startswith(f"{split or 'train'}/")}
+            name = name.partition(":")[2] or "corpus"
+            pictures = name in embedded_images.EMBEDDED
+            counts = embedded_images.describe(name) if pictures else embedded.describe(name)
+            about["counts"] = (
+                counts
+                if pictures
+                else {key: count for key, count in counts.items() if key.startswith(f"{split or 'train'}/")}
+            )
         elif not each.startswith(_NO_FILES) and not (Path(each.partition("[")[0]) / "dataset_info.json").exists():
-            about["files"] = {str(file): file.stat().st_size for file in find_files(each)}
+            about["files"] = {str(file): file.stat().st_size for file in _files_of(each)}
         found.append(about)
     return found
+
+
+def _files_of(path: str) -> list[Path]:
+    """Those that `find_files` would read as text; of a folder of pictures or recordings, all of them."""
+    if Path(path).suffix in (".npz", ".tar"):
+        return sorted(map(Path, glob.glob(path)))
+    if Path(path).is_dir() and any(file.suffix.lower() in _MEDIA for file in Path(path).rglob("*")):
+        return sorted(file for file in Path(path).rglob("*") if file.is_file())
+    return find_files(path)
 
 
 def describe_split(split: Split, spec: Spec) -> dict[str, Any]:

@@ -1,5 +1,16 @@
 """Published weights in and out: the layout of Hugging Face transformers."""
 
 from research.interop.folder import FAMILIES, Published, is_published, read_folder, write_folder
+from research.interop.image_folder import IMAGE_FAMILIES, holds_images, read_image_folder, write_image_folder
 
-__all__ = ["FAMILIES", "Published", "is_published", "read_folder", "write_folder"]
+__all__ = [
+    "FAMILIES",
+    "IMAGE_FAMILIES",
+    "Published",
+    "holds_images",
+    "is_published",
+    "read_folder",
+    "read_image_folder",
+    "write_folder",
+    "write_image_folder",
+]

@@ -1,9 +1,9 @@
-"""How CLIP's image tower wants its pixels: the `preprocessor_config.json` that lies beside published weights."""
+"""How a published model wants its pixels: the `preprocessor_config.json` that lies beside published weights."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +103,47 @@ def write_preprocessing(folder: Path, wanted: Preprocessing) -> None:
         "do_normalize": True,
         "image_mean": list(wanted.mean),
         "image_std": list(wanted.std),
+    }
+    (Path(folder) / NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def read_pixels(folder: Path) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Side in pixels, mean and standard deviation of each channel, of any processor that resizes to a square.
+
+    Images are made squares here by their shorter side and the middle, whatever share the processor crops.
+
+    Raises:
+      ValueError: the folder says nothing, or what cannot be had here.
+    """
+    place, settings = _open(Path(folder))
+    for key, wanted in (("do_resize", True), ("do_rescale", True), ("rescale_factor", 1 / 255)):
+        if settings.get(key, wanted) != wanted:
+            raise ValueError(f"{place} says {key}={settings[key]!r}; here it can be {wanted!r}")
+    if "size" not in settings:
+        raise ValueError(f"{place} says no size; give it size and image_mean, such as 224 and [0.5, 0.5, 0.5]")
+    size, _ = _size(settings["size"], place)
+    if settings.get("do_center_crop") and "crop_size" in settings:
+        size, _ = _size(settings["crop_size"], place)
+    if not settings.get("do_normalize", True):
+        return size, (0.0,), (1.0,)
+    try:
+        return size, tuple(settings["image_mean"]), tuple(settings["image_std"])
+    except KeyError as error:
+        raise ValueError(f"{place} lacks {error}, which its normalisation needs; write it there") from error
+
+
+def write_pixels(folder: Path, *, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Writes it so that `transformers.AutoImageProcessor` opens it: resized to a square, bicubic, and normalised."""
+    settings = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
     }
     (Path(folder) / NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

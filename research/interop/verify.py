@@ -85,6 +85,28 @@ def run(model: Any, tokens: np.ndarray, mask: np.ndarray, types: np.ndarray) -> 
     return found.hidden_states[-1].float().numpy(), None if scores is None else scores.float().numpy()
 
 
+def image_outputs(folder: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The last vectors [B L D] of a transformers model of images, given normalised pixels [B Y X C], and its logits, or
+    the vectors of the first position where it has no head.
+
+    Raises:
+      ValueError: torch or transformers are not installed.
+    """
+    model = _open(folder)
+    import torch  # pyright: ignore[reportMissingImports]
+
+    found: dict[str, Any] = {}
+    inner = getattr(model, "vit", getattr(model, "resnet", model))
+    hook = inner.register_forward_hook(lambda module, given, out: found.update(hidden=out.last_hidden_state))
+    with torch.no_grad():
+        outputs = model(torch.tensor(np.moveaxis(images, 3, 1).copy()))
+    hook.remove()
+    hidden = found["hidden"].numpy()
+    if hidden.ndim == 4:  # a feature map [B D Y X]
+        hidden = np.moveaxis(hidden, 1, 3).reshape(len(images), -1, hidden.shape[1])
+    return hidden, outputs.logits.numpy() if hasattr(outputs, "logits") else hidden[:, 0]
+
+
 def difference(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.abs(first - second).max() / np.abs(second).max())
 

@@ -61,6 +61,10 @@ class ImageModel(nn.Module):
     def classify(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, train: bool) -> Float[Array, "B C"]:
         return self.head(hidden, mask, train=train)
 
+    def embed(self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+        """One vector an image, by an `EmbeddingHead`."""
+        return self.head(hidden, mask)
+
     def project(
         self, hidden: Float[Array, "B L D"], mask: Bool[Array, "B L"], *, where: Any = None, train: bool = False
     ) -> Float[Array, "B E"]:

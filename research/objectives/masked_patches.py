@@ -66,7 +66,7 @@ class MaskedPatches:
         return 1.0 - self.rate
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
-        jax.eval_shape(self.view, batch, rng)  # which refuses what the augmentation is not for
+        jax.eval_shape(self.augmented, batch, rng)  # which refuses what the augmentation is not for
         inputs = read_inputs(self.model, batch)
         targets, real = self._patches(inputs)
         if targets.shape[1] < 2 or targets.shape[2] < 2:
@@ -78,7 +78,7 @@ class MaskedPatches:
         return init_inputs(self.model, rng, inputs, self._decoder(inputs, targets, keep), keep=keep)
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
-        inputs = self.view(batch, rng.noise) if train else read_inputs(self.model, batch)
+        inputs = self.augmented(batch, rng.noise) if train else read_inputs(self.model, batch)
         targets, real = self._patches(inputs)
         keep, masked = self.masks(batch, rng.noise, real)
         call: dict[str, Any] = dict(where=real_examples(batch), train=train, dropout=rng.dropout)
@@ -98,7 +98,7 @@ class MaskedPatches:
         keys = example_keys(jax.random.fold_in(noise, 1), batch["example_id"])
         return choose_patches(keys, real, rate=self.rate)
 
-    def view(self, batch: Batch, noise: jax.Array) -> Inputs:
+    def augmented(self, batch: Batch, noise: jax.Array) -> Inputs:
         """The inputs as a training step sees them, before masking."""
         keys = example_keys(noise, batch["example_id"])
         return augmented_inputs(self.model, batch, self.augmentation, keys)

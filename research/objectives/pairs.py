@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from research.objectives.compared import check_compared
 from research.objectives.text import (
-    check_compared,
     check_token_dropout,
     encode,
     features,

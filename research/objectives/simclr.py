@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.build import Block
+from research.objectives.compared import check_compared
 from research.objectives.inputs import (
     AUGMENTATIONS,
     Inputs,
@@ -22,7 +23,7 @@ from research.objectives.inputs import (
     read_inputs,
     run_inputs,
 )
-from research.objectives.text import check_compared, mean_over, real_examples
+from research.objectives.text import mean_over, real_examples
 from research.ops.contrastive import nt_xent
 from research.ops.masking import example_keys
 from research.types import Batch, Features, Keys, Loss, Variables

@@ -115,13 +115,6 @@ def real_examples(batch: Batch) -> Array:
     return batch["example_mask"] if "example_mask" in batch else jnp.ones(next(iter(batch.values())).shape[0], bool)
 
 
-def check_compared(batch: Batch) -> None:
-    """Raises ValueError where there is nothing to compare an example with."""
-    size = next(iter(batch.values())).shape[0]
-    if size < 2:
-        raise ValueError(f"batch_size={size}: examples are told apart from others of their batch; use 2 or more")
-
-
 def mean_over(values: Array, where: Array) -> Mean:
     """Sum of `values` and number of trues; values are expected to be 0 where not counted."""
     return Mean(jnp.sum(values.astype(jnp.float32)), jnp.sum(where.astype(jnp.float32)))

@@ -107,22 +107,6 @@ def make_train_step(
     return train_step
 
 
-def check_accumulation(objective: Objective, variables: Any, accumulate: int) -> None:
-    """Raises ValueError where microbatches would change what is learnt: batch statistics, or examples that are compared
-    in another way than by cached features."""
-    if accumulate == 1:
-        return
-    if "batch_stats" in variables:
-        raise ValueError(
-            f"accumulate={accumulate} would take batch norm's statistics from microbatches; use accumulate=1, or a "
-            "model without it, such as one with model.norm=group"
-        )
-    if objective.couples_examples and not isinstance(objective, CoupledObjective):
-        raise ValueError(
-            f"accumulate={accumulate} would change this objective: its examples meet each other; use accumulate=1"
-        )
-
-
 def make_eval_step(objective: Objective, *, seed: int) -> Callable[[Any, Batch], Metrics]:
     """Means over one batch, noise keyed by (seed, example id)."""
 
