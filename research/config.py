@@ -54,6 +54,9 @@ OFFERED = (
     "size",
     "image_size",
     "num_channels",
+    "sample_rate",
+    "seconds",
+    "audio_length",
 )
 
 

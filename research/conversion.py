@@ -18,7 +18,7 @@ from research.inference.text_model import vocabulary_logits
 from research.interop import is_published, write_folder, write_image_folder
 from research.interop.verify import TOLERANCE, difference, differences, image_outputs
 from research.models import ALL_MODELS, MODELS
-from research.objectives.images import run_images
+from research.objectives.inputs import run_inputs
 from research.trained import Trained, assemble, open_trained
 from research.training.checkpoint import Checkpoints
 
@@ -126,7 +126,7 @@ def verify_images(folder: Path, trained: Trained, *, say: Callable[[str], None] 
     def head(model: Any, hidden: jax.Array, mask: jax.Array) -> Any:
         return hidden, model.classify(hidden, mask, train=False) if scored else hidden[:, 0]
 
-    (hidden, scores), _ = run_images(single.model, single.variables, jnp.asarray(images), head)
+    (hidden, scores), _ = run_inputs(single.model, single.variables, {"image": jnp.asarray(images)}, head)
     mean, std = (np.asarray(values, np.float32) for values in (config.pixel_mean, config.pixel_std))
     theirs = image_outputs(folder, (images - mean) / std)
     found = {"vectors": difference(np.asarray(hidden), theirs[0])}

@@ -20,7 +20,7 @@ from research.data.stream import eval_batches
 from research.evaluation import scores
 from research.evaluation.means import sums_over
 from research.evaluation.tasks import TASKS, Scored
-from research.experiment import PAGE, Experiment
+from research.experiment import PAGE, Experiment, sizes_as_read
 from research.inference.fill_mask import MASK, fill_mask
 from research.inference.generate import Sampling, generate
 from research.inference.prompts import answer_prompts
@@ -153,8 +153,7 @@ def evaluate_trained(
     given = {}
     if trained.about["tokenizer"]:
         given["tokenizer"] = {"name": "file", "path": str(workdir / "tokenizer.json")}
-    if trained.spec.image_size:
-        given |= {"size": trained.spec.image_size, "channels": trained.spec.num_channels}
+    given |= sizes_as_read(trained.spec)
     dataset = build(dict(page["data"]) | given, DATA, kind="data")
     if dataset.spec.label_names != trained.spec.label_names:
         raise ValueError(f"the data have labels {dataset.spec.label_names}, the model {trained.spec.label_names}")

@@ -25,6 +25,9 @@ from research.types import Objective
 
 Nested = Mapping[str, Any]
 
+# What a trained model must know of the data that it has read.
+SIZES = ("length", "image_size", "num_channels", "sample_rate", "audio_length")
+
 
 @dataclass(frozen=True)
 class Page:
@@ -131,7 +134,7 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
         )
     about |= {"tokenizer": dataset.tokenizer, "data": data, "label_names": list(dataset.spec.label_names)}
     about |= {"target_mean": spec.target_mean, "target_scale": spec.target_scale}
-    about |= {"spec": {key: getattr(spec, key) for key in ("length", "image_size", "num_channels")}}
+    about |= {"spec": {key: getattr(spec, key) for key in SIZES}}
     flops = _flops_per_example(objective, backbone, spec, about["head"].get("name", ""))
     return Experiment(page, as_read, dataset, objective, about, flops, origin)
 
@@ -151,6 +154,12 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
                 f"data.size={spec.image_size}: the model of {page.init_from} reads images of {origin.spec.image_size} "
                 "pixels a side; leave data.size out, or set it to that"
             )
+        sounds, known = ((each.sample_rate, each.audio_length) for each in (spec, origin.spec))
+        if all(sounds) and all(known) and sounds != known:
+            raise ValueError(
+                f"data.sample_rate={sounds[0]} with {sounds[1]} samples a clip: the model of {page.init_from} reads "
+                f"{known[1]} samples at {known[0]} Hz; leave data.sample_rate and data.seconds out, or set them to that"
+            )
         if origin.spec.vocab_size != spec.vocab_size:
             raise ValueError(
                 f"the tokenizer has {spec.vocab_size} tokens, that of {page.init_from} {origin.spec.vocab_size}; "
@@ -158,6 +167,11 @@ def build_objective(page: Page, spec: Spec, origin: Trained | None) -> tuple[Obj
             )
     _check_head(page, kind.head, model["name"])
     backbone = build(model, ALL_MODELS, kind="model")
+    if bool(spec.sample_rate) != hasattr(backbone, "sample_rate"):
+        raise ValueError(
+            f"model.name={model['name']} and data.name={page.data['name']}: sounds are read by model.name=spectrogram "
+            "(with an image model as model.tower), and by it nothing else; change one of the two"
+        )
     if kind.causal and not backbone.causal:
         raise ValueError(
             f"objective.name={page.objective['name']} predicts each token from those before it, and the model of "
@@ -194,13 +208,20 @@ def compute_dtype(wanted: str) -> str:
 
 
 def _read_alike(data: dict[str, Any], origin: Trained, init_from: str) -> dict[str, Any]:
-    """The data block with what the model that is started from has read: its tokenizer, or its size of images."""
+    """The data block with what the model that is started from has read: its tokenizer, or sizes of images or sounds."""
     takes = parameters(DATA[data["name"]])
     if "tokenizer" in takes:
         data["tokenizer"] = {"name": "file", "path": str(Path(init_from) / "tokenizer.json")}
-    if "channels" in takes and origin.spec.image_size:
-        data = {"size": origin.spec.image_size, "channels": origin.spec.num_channels, **data}
-    return data
+    return {key: value for key, value in sizes_as_read(origin.spec).items() if key in takes} | data
+
+
+def sizes_as_read(spec: Spec) -> dict[str, Any]:
+    """Arguments of a data block that gives images, or sounds, of the size of these."""
+    if spec.image_size:
+        return {"size": spec.image_size, "channels": spec.num_channels}
+    if spec.sample_rate:
+        return {"sample_rate": spec.sample_rate, "seconds": spec.audio_length / spec.sample_rate}
+    return {}
 
 
 def _in_types(block: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
@@ -230,8 +251,10 @@ def _flops_per_example(objective: Objective, backbone: Any, spec: Spec, head: st
         return float(backbone.num_flops(spec.image_size, spec.length))
     inner = objective.objective if isinstance(objective, LowRank) else objective
     num_views = getattr(inner, "num_views", 1)
-    if spec.image_size:
-        return float(num_views * backbone.num_flops(spec.image_size))
+    if spec.image_size or spec.sample_rate:
+        visible = getattr(inner, "visible_share", 1.0)
+        part = {"share": visible} if visible < 1.0 else {}
+        return float(num_views * backbone.num_flops(spec.image_size or spec.audio_length, **part))
     share = getattr(inner, "rate", 1.0) if getattr(inner, "gather", False) else 1.0
     head_flops = 6.0 * backbone.width * spec.vocab_size if head == "language" else 0.0
     return num_views * spec.length * (backbone.num_flops(spec.length) + share * head_flops)
@@ -241,10 +264,11 @@ def _check_target(page: Page, dataset: Dataset) -> None:
     """Raises ValueError where rows lack what the objective learns from, or mark what it does not look at."""
     row, name = dataset.splits["train"].examples[0], page.objective["name"]
     wanted = getattr(OBJECTIVES[name], "target", "tokens")
-    if wanted not in row:
+    wanted = (wanted,) if isinstance(wanted, str) else wanted
+    if not any(key in row for key in wanted):
         raise ValueError(
-            f"objective.name={name} learns from {wanted!r}, which data.name={page.data['name']} does not give; "
-            "change one of the two"
+            f"objective.name={name} learns from {' or '.join(map(repr, wanted))}, which data.name={page.data['name']} "
+            "does not give; change one of the two"
         )
     if "loss_mask" in row and name != "causal_lm":
         raise ValueError(f"data.name={page.data['name']} is for objective.name=causal_lm, not {name}; change one")

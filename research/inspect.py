@@ -47,6 +47,8 @@ def look(experiment: Any, *, num_rows: int) -> dict[str, Any]:
     from research.data.tokenizers import from_json
 
     dataset, page, data = experiment.dataset, experiment.page, experiment.page.data
+    if dataset.spec.sample_rate:
+        raise ValueError(f"data.name={page.data['name']}: inspect shows texts and images, no sounds yet")
     batch = _first_batch(experiment)
     rows = shown_rows(page.batch_size, num_rows)
     keys = {"train": "path", "val": "valid_path", "test": "test_path", "shift": "shift_path"}
@@ -247,9 +249,9 @@ def _write_pictures(path: Path, experiment: Any) -> None:
     noise, _ = step_keys(experiment.page.seed, jnp.zeros((), jnp.int32))
     held, stacks = jax.tree.map(jnp.asarray, dict(batch)), [batch["image"]]
     if hasattr(objective, "views"):
-        stacks += [np.asarray(view) for view in objective.views(held, noise)]
+        stacks += [np.asarray(view) for view in objective.views(held, noise)["image"]]
     elif hasattr(objective, "view"):
-        stacks.append(np.asarray(objective.view(held, noise)[0]))
+        stacks.append(np.asarray(objective.view(held, noise)[0]["image"]))
     write_sheet(path, stacks)
     print(f"{path}: the images, and below what the step sees")
 

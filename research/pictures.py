@@ -19,7 +19,7 @@ from research.data.rows import text_columns
 from research.data.splits import fingerprint
 from research.inference.pictures import Read, classify_pictures, nearest, rows_of_pictures
 from research.models import PAIR_MODELS
-from research.objectives.images import pixels, run_images
+from research.objectives.inputs import read_inputs, run_inputs
 from research.trained import Trained
 
 
@@ -62,7 +62,9 @@ def _reader(trained: Trained, task: str) -> Read:
     towers the images' unit vectors."""
     if trained.about["model"]["name"] in PAIR_MODELS:
         encode = jax.jit(
-            lambda variables, images: trained.model.apply(variables, pixels({"image": images}), method="encode_image")
+            lambda variables, images: trained.model.apply(
+                variables, read_inputs(trained.model, {"image": images})["image"], method="encode_image"
+            )
         )
         return lambda images: encode(trained.variables, jnp.asarray(images))
     embeds = trained.about["head"]["name"] == "embedding"
@@ -74,7 +76,7 @@ def _reader(trained: Trained, task: str) -> Read:
 
     @jax.jit
     def read(variables: Any, images: jax.Array) -> jax.Array:
-        return run_images(trained.model, variables, pixels({"image": images}), head)[0]
+        return run_inputs(trained.model, variables, read_inputs(trained.model, {"image": images}), head)[0]
 
     return lambda images: read(trained.variables, jnp.asarray(images))
 

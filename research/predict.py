@@ -59,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     from research.trained import open_trained
 
     trained = open_trained(flags.workdir, step=flags.step)
+    if trained.spec.sample_rate:
+        raise ValueError(f"--workdir={flags.workdir} is a model of sounds, and predict reads texts and images only")
     task = choose_task(
         flags.task, trained.about["objective"].get("name", "features"), pictures=trained.spec.image_size > 0
     )

@@ -1,7 +1,8 @@
 """The nouns that rooms share: trees of arrays, keys, the objective's protocol, and the axis letters.
 
 Axis letters: B batch, L length, M memory length, D width, H heads, K head size, F mlp, V vocabulary, N masked slots,
-C classes, E size of an embedding; of images Y rows, X columns, C channels, P patch size, K patches that are kept.
+C classes, E size of an embedding; of images Y rows, X columns, C channels, P patch size, K patches that are kept,
+Q values of a patch.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 
 from research.batch import Dataset
 from research.evaluation.answers import commonest_answer, read_answers
+from research.evaluation.audio_tasks import audio_floors
 from research.evaluation.baselines import (
     kneser_ney,
     tfidf_logistic,
@@ -20,7 +21,7 @@ from research.evaluation.baselines import (
 )
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
-from research.evaluation.image_tasks import class_labels, image_class_floors, image_floors, vector_figures
+from research.evaluation.image_tasks import class_labels, commonest_class, image_floors, vector_figures
 from research.evaluation.image_text_tasks import name_floors, retrieval_figures, watch_retrieval
 from research.evaluation.multi_label import commonest_set, multi_label_metrics, rows_right
 from research.evaluation.question_answering import (
@@ -85,9 +86,9 @@ def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
 
 
 def class_floors(dataset: Dataset, split: str) -> dict[str, float]:
-    """TF-IDF with logistic regression; of images, what sees pixels and edges."""
-    if dataset.spec.image_size:
-        return image_class_floors(dataset, split)
+    """TF-IDF with logistic regression; of images and sounds `vector_floors`, and always the commonest class."""
+    if dataset.spec.image_size or dataset.spec.sample_rate:
+        return vector_floors(dataset, split) | {"commonest_accuracy": commonest_class(dataset, split)}
     train, evaluated = dataset.splits["train"], dataset.splits[split]
     _, probabilities = tfidf_logistic(train.texts, train.labels, evaluated.texts)
     found = classification_metrics(evaluated.labels, probabilities, dataset.spec.label_names)
@@ -264,6 +265,11 @@ def score_image_text(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
     return Scored(figures, "image_to_text_recall_at_1", list(hits[:, None]))
 
 
+def vector_floors(dataset: Dataset, split: str) -> dict[str, float]:
+    """Of images what sees pixels and edges, of sounds MFCCs; none without labels."""
+    return (audio_floors if dataset.spec.sample_rate else image_floors)(dataset, split)
+
+
 def keep_vectors(outputs: Outputs, dataset: Dataset) -> Outputs:
     """The vectors of the validation split, on which probes are chosen."""
     del dataset
@@ -312,10 +318,11 @@ TASKS = {
     "regression": Task(value_floors, score_values, measure="r2"),
     "tagging": Task(tag_floors, score_tags, floor_on=tag_floor_on),
     "pairs": Task(pair_floors, score_pairs, measure="recall_at_1"),
-    "simclr": Task(image_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
-    "moco": Task(image_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
+    "simclr": Task(vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
+    "moco": Task(vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
     "simcse": Task(text_vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
     "clip": _IMAGE_TEXT,
     "siglip": _IMAGE_TEXT,
+    "masked_patches": Task(vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
     "question_answering": Task(answer_floors, score_answers, measure="f1", tune=tune_answers),
 }

@@ -72,10 +72,27 @@ class ConvNetConfig:
     def module(self) -> ConvNet:
         return ConvNet(self)
 
-    def num_flops(self, image_size: int) -> float:
+    def grid(self, num_rows: int, num_columns: int) -> tuple[int, int]:
+        """Rows and columns of the last feature map of an image."""
+        return self._halved(num_rows), self._halved(num_columns)
+
+    def _halved(self, side: int) -> int:
+        if self.stem == "imagenet":
+            side = -(-side // 4)
+        for stage in range(len(self.depths)):
+            if self.connection == "residual":
+                side = -(-side // 2) if stage else side
+            elif stage or self.connection == "plain":
+                side = side // 2
+        return side
+
+    def num_flops(self, image_size: int, *, num_columns: int = 0) -> float:
         """Floating-point operations an image, forward and backward: 6 · kernel parameters · output pixels, summed over
-        the convolutions; norms, pooling and the head are not counted."""
-        image = jax.ShapeDtypeStruct((1, image_size, image_size, self.num_channels), self.dtype)
+        the convolutions; norms, pooling and the head are not counted.
+
+        An image has `image_size` rows and as many columns, or `num_columns`."""
+        shape = (1, image_size, num_columns or image_size, self.num_channels)
+        image = jax.ShapeDtypeStruct(shape, self.dtype)
         module = self.module()
 
         def trace(image: Array) -> Any:

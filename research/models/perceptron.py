@@ -32,9 +32,16 @@ class PerceptronConfig:
     def module(self) -> Perceptron:
         return Perceptron(self)
 
-    def num_flops(self, image_size: int) -> float:
-        """Floating-point operations an image, forward and backward: 6 · matrix parameters; the head is not counted."""
-        inputs = image_size**2 * self.num_channels
+    def grid(self, num_rows: int, num_columns: int) -> tuple[int, int]:
+        """One position, whatever the image."""
+        del num_rows, num_columns
+        return 1, 1
+
+    def num_flops(self, image_size: int, *, num_columns: int = 0) -> float:
+        """Floating-point operations an image, forward and backward: 6 · matrix parameters; the head is not counted.
+
+        An image has `image_size` rows and as many columns, or `num_columns`."""
+        inputs = image_size * (num_columns or image_size) * self.num_channels
         return 6.0 * (inputs * self.width + (self.depth - 1) * self.width**2)
 
 

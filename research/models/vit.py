@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,13 +94,19 @@ class ViTConfig:
     def module(self) -> ViT:
         return ViT(self)
 
-    def num_flops(self, image_size: int, *, share: float = 1.0) -> float:
+    def grid(self, num_rows: int, num_columns: int) -> tuple[int, int]:
+        """Rows and columns of the patches of an image."""
+        return num_rows // self.patch_size, num_columns // self.patch_size
+
+    def num_flops(self, image_size: int, *, num_columns: int = 0, share: float = 1.0) -> float:
         """Floating-point operations an image, forward and backward, when this share of its patches is encoded.
+
+        An image has `image_size` rows and as many columns, or `num_columns`.
 
         L tokens · (6 · matrix parameters of the blocks + 12 · depth · width · L) + 6 · parameters of the patch
         embedding · patches; the head is not counted.
         """
-        patches = round(share * (image_size // self.patch_size) ** 2)
+        patches = round(share * math.prod(self.grid(image_size, num_columns or image_size)))
         tokens = patches + self.class_token
         embedding = self.patch_size**2 * self.num_channels * self.width
         return tokens * self.trunk.num_flops(tokens) + 6.0 * embedding * patches

@@ -4,6 +4,7 @@ from research.objectives.causal_lm import CausalLM
 from research.objectives.classification import Classification
 from research.objectives.image_text import CLIP, SigLIP
 from research.objectives.masked_lm import MaskedLM
+from research.objectives.masked_patches import MaskedPatches
 from research.objectives.moco import MoCo
 from research.objectives.multi_label import MultiLabel
 from research.objectives.pairs import Pairs
@@ -26,5 +27,6 @@ OBJECTIVES = {
     "simcse": SimCSE,
     "clip": CLIP,
     "siglip": SigLIP,
+    "masked_patches": MaskedPatches,
     "question_answering": QuestionAnswering,
 }

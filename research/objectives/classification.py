@@ -1,4 +1,4 @@
-"""Classification of a text or an image: one of C labels."""
+"""Classification of a text, an image or a sound: one of C labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from research.build import Block, build
-from research.objectives.images import pixels
+from research.build import Block
+from research.objectives.inputs import AUGMENTATIONS, Inputs, augmented_inputs, check_augmentation, has_inputs
 from research.objectives.pooled import init_pooled, pooled_features, pooled_logits
 from research.objectives.text import (
     check_token_dropout,
@@ -23,7 +23,6 @@ from research.objectives.text import (
     real_examples,
     weigh_classes,
 )
-from research.ops.image_augmentation import IMAGE_AUGMENTATIONS
 from research.ops.masking import example_keys
 from research.ops.mixing import mixup
 from research.types import Batch, Features, Keys, Loss, Variables
@@ -34,8 +33,9 @@ class Classification:
     """Mean cross-entropy of the label, in nats; the model reads both ways unless its pretraining was causal.
 
     In training each token behind the first is hidden with the probability `token_dropout` (see `hide_tokens`), images
-    are augmented, and classes weigh as `class_weights` says (see `weigh_classes`). With `mixup` > 0 images and labels
-    are mixed in training (`ops.mixing.mixup`, alpha = `mixup`), which couples the examples of a batch.
+    and sounds are augmented, and classes weigh as `class_weights` says (see `weigh_classes`). With `mixup` > 0 images
+    (of sounds spectrograms) and labels are mixed in training (`ops.mixing.mixup`, alpha = `mixup`), which couples the
+    examples of a batch.
 
     Where the batch has a teacher's `soft_labels` the loss is (1 - w) · cross-entropy + w · T² · KL(teacher || student),
     both softened by the temperature T, w = `soft_weight` (Hinton et al. 2015, section 2).
@@ -50,7 +50,7 @@ class Classification:
     label_counts: tuple[int, ...] = ()
     soft_weight: float = 0.0
     temperature: float = 2.0
-    augmentation: Annotated[Mapping[str, Any], Block("augmentation", IMAGE_AUGMENTATIONS)] = field(
+    augmentation: Annotated[Mapping[str, Any], Block("augmentation", AUGMENTATIONS)] = field(
         default_factory=lambda: {"name": "none"}
     )
     mixup: float = 0.0
@@ -62,7 +62,7 @@ class Classification:
     def __post_init__(self) -> None:
         check_token_dropout(self.token_dropout, self.mask_id)
         weigh_classes(self.class_weights, self.label_counts, self.num_classes)
-        build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")  # refuses what it cannot be
+        check_augmentation(self.augmentation)
         if self.mixup < 0.0 or (self.mixup and (self.soft_weight or self.class_weights)):
             raise ValueError(
                 f"objective.mixup={self.mixup}: wanted 0 or more, such as 0.2, without soft_weight and class_weights"
@@ -83,8 +83,8 @@ class Classification:
         return weigh_classes(self.class_weights, self.label_counts, self.num_classes)
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
-        if "image" in batch:
-            jax.eval_shape(self.view, batch, rng)  # which refuses images that the augmentation is not for
+        if has_inputs(batch):
+            jax.eval_shape(self.view, batch, rng)  # which refuses what the augmentation is not for
         return init_pooled(self.model, rng, batch)
 
     def logits(
@@ -93,12 +93,12 @@ class Classification:
         return pooled_logits(self.model, variables, batch, train=train, dropout=dropout)[0]
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
-        images, mixed = None, None
+        inputs, mixed = None, None
         if train and self.token_dropout and "tokens" in batch:
             batch = hide_tokens(batch, rng.noise, rate=self.token_dropout, mask_id=self.mask_id)
-        if train and "image" in batch:
-            images, mixed = self.view(batch, rng.noise)
-        call: dict[str, Any] = dict(images=images, train=train, dropout=rng.dropout)
+        if train and has_inputs(batch):
+            inputs, mixed = self.view(batch, rng.noise)
+        call: dict[str, Any] = dict(inputs=inputs, train=train, dropout=rng.dropout)
         logits, state = pooled_logits(self.model, variables, batch, **call)
         only_then = {"label_smoothing": self.label_smoothing, "weights": self.weights} if train else {}
         where = real_examples(batch)
@@ -113,15 +113,18 @@ class Classification:
         soft = mean_over(jnp.where(where, apart, 0.0), where)
         return replace(found, terms={"loss": (1.0 - self.soft_weight, hard), "soft": (self.soft_weight, soft)})
 
-    def view(self, batch: Batch, noise: jax.Array) -> tuple[Float[Array, "B Y X C"], Float[Array, "B N"] | None]:
-        """The images as a training step sees them, and their labels where these are mixed."""
-        augment = build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")
+    def view(self, batch: Batch, noise: jax.Array) -> tuple[Inputs, Float[Array, "B N"] | None]:
+        """The inputs as a training step sees them, and their labels where these are mixed."""
         keys = example_keys(noise, batch["example_id"])
-        images = augment(pixels(batch), keys)
+        inputs = augmented_inputs(self.model, batch, self.augmentation, keys)
         if not self.mixup:
-            return images, None
+            return inputs, None
         labels = jax.nn.one_hot(batch["label"], self.num_classes)
-        return mixup(images, labels, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys), alpha=self.mixup)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+        images, labels = mixup(inputs["image"], labels, keys, alpha=self.mixup)
+        if "num_rows" in inputs:  # what is real in either of the two
+            inputs["num_rows"] = jnp.maximum(inputs["num_rows"], jnp.roll(inputs["num_rows"], -1))
+        return {**inputs, "image": images}, labels
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: probabilities [B C]."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from research.build import Block, build
 from research.metrics import Mean
 from research.objectives.compared import check_compared
-from research.objectives.images import pixels
+from research.objectives.inputs import read_inputs
 from research.objectives.text import check_token_dropout, hide_tokens, mean_over, real_examples
 from research.ops import contrastive
 from research.ops.image_augmentation import IMAGE_AUGMENTATIONS
@@ -66,7 +66,7 @@ class ImageText:
                 "data.name=image_text, or an objective of images alone such as simclr"
             )
         jax.eval_shape(self.view, batch, rng)  # which refuses images that the augmentation is not for
-        made = self.model.init(rng, pixels(batch), batch["tokens"], **_places(batch))
+        made = self.model.init(rng, self._pixels(batch), batch["tokens"], **_places(batch))
         if ("bias" in made["params"]) != self.with_bias:
             reason = "learns a bias" if self.with_bias else "does not see what is added to every logit"
             raise ValueError(f"objective.name={self.name} {reason}; set model.bias={str(self.with_bias).lower()}")
@@ -101,7 +101,7 @@ class ImageText:
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the unit vectors of both sides [B E]."""
-        images, texts = self._apply(variables, pixels(batch), batch["tokens"], **_places(batch))
+        images, texts = self._apply(variables, self._pixels(batch), batch["tokens"], **_places(batch))
         return {"image": images, "text": texts}
 
     def features(self, variables: Variables, batch: Batch) -> Features:
@@ -110,16 +110,16 @@ class ImageText:
         def both(model: Any, images: Array) -> tuple[Array, Array]:
             return model.encode_image(images), model.read_image(images)
 
-        pooled, hidden = self._apply(variables, pixels(batch), method=both)
+        pooled, hidden = self._apply(variables, self._pixels(batch), method=both)
         return Features(pooled=pooled, sequence=hidden.astype(jnp.float32), mask=jnp.ones(hidden.shape[:2], bool))
 
     def view(self, batch: Batch, noise: jax.Array) -> Float[Array, "B Y X C"]:
         """The images as a training step sees them, each drawn by its example's id."""
         augment = build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")
-        return augment(pixels(batch), example_keys(jax.random.fold_in(noise, 0), batch["example_id"]))
+        return augment(self._pixels(batch), example_keys(jax.random.fold_in(noise, 0), batch["example_id"]))
 
     def _encode(self, variables: Variables, batch: Batch, *, rng: Keys, train: bool) -> tuple[Sides, dict[str, Any]]:
-        images = self.view(batch, rng.noise) if train else pixels(batch)
+        images = self.view(batch, rng.noise) if train else self._pixels(batch)
         if train and self.token_dropout:
             noise = jax.random.fold_in(rng.noise, 1)
             batch = hide_tokens(batch, noise, rate=self.token_dropout, mask_id=self.mask_id)
@@ -132,6 +132,9 @@ class ImageText:
             found = self._apply(variables, images, batch["tokens"], mutable=["batch_stats"], **call)
             (first, second), state = found[0], dict(found[1])
         return {"image": first, "text": second}, state
+
+    def _pixels(self, batch: Batch) -> Float[Array, "B Y X C"]:
+        return read_inputs(self.model, batch)["image"]
 
     def _apply(self, variables: Variables, *inputs: Array, **call: Any) -> Any:
         return self.model.apply({name: variables[name] for name in _COLLECTIONS if name in variables}, *inputs, **call)

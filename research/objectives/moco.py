@@ -11,10 +11,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.build import Block, build
-from research.objectives.images import image_features, init_images, pixels, run_images
+from research.build import Block
+from research.objectives.inputs import (
+    AUGMENTATIONS,
+    Inputs,
+    augmented_inputs,
+    check_augmentation,
+    init_inputs,
+    input_features,
+    read_inputs,
+    run_inputs,
+)
 from research.objectives.text import mean_over, real_examples
-from research.ops.image_augmentation import IMAGE_AUGMENTATIONS
 from research.ops.masking import example_keys
 from research.ops.product import product
 from research.types import Batch, Features, Keys, Loss, ModelState, Variables
@@ -41,14 +49,14 @@ class MoCo:
     temperature: float = 0.2
     momentum: float = 0.999
     queue_size: int = 65536
-    augmentation: Annotated[Mapping[str, Any], Block("augmentation", IMAGE_AUGMENTATIONS)] = field(
+    augmentation: Annotated[Mapping[str, Any], Block("augmentation", AUGMENTATIONS)] = field(
         default_factory=lambda: {"name": "moco_v2"}
     )
 
     couples_examples = True  # the queue takes a whole batch: microbatches are compared at once
     causal = False
     head = "projection"
-    target = "image"
+    target = ("image", "audio")
     num_views = 4 / 3  # keys go forward only, a third of the work
 
     def __post_init__(self) -> None:
@@ -56,18 +64,19 @@ class MoCo:
             raise ValueError(f"objective.temperature={self.temperature}: wanted a number above 0, such as 0.2")
         if not 0.0 <= self.momentum <= 1.0:
             raise ValueError(f"objective.momentum={self.momentum}: wanted a share from 0 to 1, such as 0.999")
-        build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")  # refuses what it cannot be
+        check_augmentation(self.augmentation)
 
     def init(self, rng: jax.Array, batch: Batch) -> Variables:
-        size = batch["image"].shape[0]
+        size = batch["example_id"].shape[0]
         if self.queue_size < size or self.queue_size % size:
             raise ValueError(
                 f"objective.queue_size={self.queue_size} does not hold whole batches of batch_size={size}; use a "
                 f"multiple of {size}, such as {max(self.queue_size // size, 1) * size}"
             )
         jax.eval_shape(self.views, batch, rng)  # which refuses images that the augmentation is not for
-        made = init_images(self.model, rng, batch, lambda model, hidden, mask: model.project(hidden, mask))
-        keys = jax.eval_shape(lambda: self._vectors(nn.meta.unbox(made), pixels(batch), batch, train=False)[0])
+        inputs = read_inputs(self.model, batch)
+        made = init_inputs(self.model, rng, inputs, lambda model, hidden, mask: model.project(hidden, mask))
+        keys = jax.eval_shape(lambda: self._vectors(nn.meta.unbox(made), inputs, batch, train=False)[0])
         drawn = jax.random.normal(jax.random.fold_in(rng, 1), (self.queue_size, keys.shape[1]))
         teacher = jax.tree.map(_in_float32, dict(made))
         return {**made, "teacher": teacher, "queue": {"vectors": _unit(drawn), "cursor": jnp.zeros((), jnp.int32)}}
@@ -110,17 +119,17 @@ class MoCo:
         return {"vectors": self.features(variables, batch).pooled}
 
     def features(self, variables: Variables, batch: Batch) -> Features:
-        return image_features(self.model, variables, pixels(batch))
+        return input_features(self.model, variables, read_inputs(self.model, batch))
 
-    def views(self, batch: Batch, noise: jax.Array) -> Float[Array, "2 B Y X C"]:
-        """Both views of each image, drawn by its example's id."""
-        augment = build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")
-        images = pixels(batch)
+    def views(self, batch: Batch, noise: jax.Array) -> Inputs:
+        """Both views of each example [2 B …], drawn by its id."""
         keys = [example_keys(jax.random.fold_in(noise, index), batch["example_id"]) for index in range(2)]
-        return jnp.stack([augment(images, each) for each in keys])
+        both = [augmented_inputs(self.model, batch, self.augmentation, each) for each in keys]
+        return jax.tree.map(lambda *views: jnp.stack(views), *both)
 
     def _encode(self, variables: Variables, batch: Batch, *, rng: Keys, train: bool) -> tuple[Sides, dict[str, Any]]:
-        first, second = self.views(batch, rng.noise)
+        views = self.views(batch, rng.noise)
+        first, second = (jax.tree.map(lambda leaf, index=index: leaf[index], views) for index in range(2))
         dropouts = [jax.random.fold_in(rng.dropout, index) for index in range(2)]
         queries, state = self._vectors(variables, first, batch, train=train, dropout=dropouts[0])
         teacher = variables["teacher"]
@@ -132,7 +141,7 @@ class MoCo:
     def _vectors(
         self,
         variables: Variables,
-        images: Float[Array, "B Y X C"],
+        inputs: Inputs,
         batch: Batch,
         *,
         train: bool,
@@ -144,7 +153,7 @@ class MoCo:
         def project(model: Any, hidden: Array, mask: Array) -> Array:
             return model.project(hidden, mask, where=where, train=train)
 
-        found, state = run_images(self.model, variables, images, project, where=where, train=train, dropout=dropout)
+        found, state = run_inputs(self.model, variables, inputs, project, where=where, train=train, dropout=dropout)
         return _unit(found), state
 
 

@@ -1,4 +1,4 @@
-"""What objectives of whole examples share, texts or images: running the head that pools one, and starting it."""
+"""What objectives of texts, images or sounds as a whole share: running the head that pools one, and starting it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import jax
 from jaxtyping import Array, Float
 
 from research.objectives import text
-from research.objectives.images import image_features, init_images, pixels, run_images
+from research.objectives.inputs import Inputs, has_inputs, init_inputs, input_features, read_inputs, run_inputs
 from research.types import Batch, Features, Variables
 
 
 def init_pooled(model: nn.Module, rng: jax.Array, batch: Batch) -> Variables:
     """Parameters (and model state) of the backbone and of a `ClassificationHead`."""
-    if "image" in batch:
-        return init_images(model, rng, batch, lambda model, hidden, mask: model.classify(hidden, mask, train=False))
+    if has_inputs(batch):
+        inputs = read_inputs(model, batch)
+        return init_inputs(model, rng, inputs, lambda model, hidden, mask: model.classify(hidden, mask, train=False))
     mask = batch["segment_ids"] > 0
     return text.init(model, rng, batch, lambda model, hidden: model.classify(hidden, mask, train=False))
 
@@ -26,19 +27,19 @@ def pooled_logits(
     variables: Variables,
     batch: Batch,
     *,
-    images: Array | None = None,
+    inputs: Inputs | None = None,
     train: bool = False,
     dropout: jax.Array | None = None,
 ) -> tuple[Float[Array, "B C"], dict[str, Any]]:
     """What the head makes of each example, in float32, and the model state that this changed.
 
-    `images`, floats in [0, 1] of the batch's shape, stand in for the batch's own (after augmentation).
+    `inputs` stand in for those of the batch (after augmentation).
     """
-    if "image" in batch:
-        images = pixels(batch) if images is None else images
+    if has_inputs(batch):
+        inputs = read_inputs(model, batch) if inputs is None else inputs
         call: dict[str, Any] = dict(where=text.real_examples(batch), train=train, dropout=dropout)
-        return run_images(
-            model, variables, images, lambda model, hidden, mask: model.classify(hidden, mask, train=train), **call
+        return run_inputs(
+            model, variables, inputs, lambda model, hidden, mask: model.classify(hidden, mask, train=train), **call
         )
     hidden = text.encode(model, variables, batch, train=train, dropout=dropout)
     rngs = {"dropout": jax.random.fold_in(dropout, 1)} if train and dropout is not None else {}
@@ -49,6 +50,6 @@ def pooled_logits(
 
 def pooled_features(model: nn.Module, variables: Variables, batch: Batch) -> Features:
     """The vectors of every position, and their mean over real ones."""
-    if "image" in batch:
-        return image_features(model, variables, pixels(batch))
+    if has_inputs(batch):
+        return input_features(model, variables, read_inputs(model, batch))
     return text.features(model, variables, batch)
