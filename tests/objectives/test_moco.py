@@ -13,9 +13,10 @@ from research.build import build
 from research.models import HEADS, IMAGE_MODELS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
+from research.training.feature_cache import check_accumulation
 from research.training.sharding import make_mesh
 from research.training.state import TrainState, abstract_state, init_state, shardings_of
-from research.training.step import check_accumulation, make_train_step, step_keys
+from research.training.step import make_train_step, step_keys
 from research.types import CoupledObjective, FollowedObjective, Keys
 from tests.small import difference
 from tests.test_equivalence import assert_equal, initial_state, loss_and_gradient

@@ -11,8 +11,7 @@ import pytest
 from research.models import Model
 from research.objectives.low_rank import LowRank
 from research.objectives.simcse import SimCSE
-from research.training.feature_cache import cached_gradients
-from research.training.step import check_accumulation
+from research.training.feature_cache import cached_gradients, check_accumulation
 from research.types import CoupledObjective, Keys
 from tests.small import LENGTH, VOCAB, difference, small_model, small_objective
 from tests.test_equivalence import assert_equal, loss_and_gradient
