@@ -50,7 +50,7 @@ CLINC = splits("clinc150", valid="val") | {
     "num_steps": 700,
 }
 UD_EWT = splits("ud_ewt", valid="dev") | {"data.tags_field": "upos", "data.length": 64}
-WNUT = splits("wnut17", valid="dev") | {"data.length": 64}
+WNUT = splits("wnut17", valid="dev") | {"data.length": 64, "num_steps": 300}
 STRIPPED = {"data.path": "runs/newsgroups20_data/train.jsonl", "data.test_path": "runs/newsgroups20_data/test.jsonl"}
 SQUAD = {
     "data.path": f"{DATA}/qa_squad/squadshifts_*.json.zst",
@@ -114,7 +114,7 @@ RUNS: dict[str, tuple[str, Keys]] = {
         AG_NEWS | {"init_from": "runs/lstm", "evidence.seeds": 3},
     ),
     "lora_trec": ("finetune/text_classification.py", TREC | TREC_RECIPE | LORA | {"seeds": 3}),
-    "lora_ud_ewt": ("finetune/tagging.py", UD_EWT | LORA | {"seeds": 3}),
+    "lora_ud_ewt": ("finetune/tagging.py", UD_EWT | LORA | {"optimizer.peak_rate": 3e-3, "seeds": 3}),
     # Teacher and student have 300 labels; the teacher's soft labels of all training texts are what the student adds.
     "student_alone_trec": (
         "finetune/text_classification.py",
@@ -129,7 +129,7 @@ RUNS: dict[str, tuple[str, Keys]] = {
         SST2 | {"data.label_fields": "(y,)", "tuning.freeze_backbone": "true"},
     ),
     "newsgroups20": ("finetune/text_classification.py", STRIPPED | {"data.length": 128, "num_steps": 1000}),
-    "squad": ("finetune/question_answering.py", SQUAD | {"num_steps": 3000}),
+    "squad": ("finetune/question_answering.py", SQUAD | {"num_steps": 1500}),
 }
 
 
