@@ -114,6 +114,10 @@ RUNS: dict[str, tuple[str, Keys]] = {
         AG_NEWS | {"init_from": "runs/lstm", "evidence.seeds": 3},
     ),
     "lora_trec": ("finetune/text_classification.py", TREC | TREC_RECIPE | LORA | {"seeds": 3}),
+    "lora_sst2": (
+        "finetune/text_classification.py",
+        SENTIMENT | LORA | {"optimizer.peak_rate": 3e-3, "seeds": 3},
+    ),
     "lora_ud_ewt": ("finetune/tagging.py", UD_EWT | LORA | {"optimizer.peak_rate": 3e-3, "seeds": 3}),
     # Teacher and student have 300 labels; the teacher's soft labels of all training texts are what the student adds.
     "student_alone_trec": (
