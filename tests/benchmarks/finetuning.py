@@ -40,6 +40,7 @@ TREC_RECIPE = {
     "num_steps": 800,
 }
 DECAY = {"tuning.layer_decay": 0.5}
+LORA_RECIPE = {key: value for key, value in TREC_RECIPE.items() if key != "optimizer.adam_rate"}  # of muon alone
 SST2 = splits("sst2", valid="dev") | {"data.length": 64}
 SENTIMENT = SST2 | {"data.label_field": "y", "data.label_names": "(negative, positive)"}
 CLINC = splits("clinc150", valid="val") | {
@@ -113,7 +114,7 @@ RUNS: dict[str, tuple[str, Keys]] = {
         "finetune/text_classification.py",
         AG_NEWS | {"init_from": "runs/lstm", "evidence.seeds": 3},
     ),
-    "lora_trec": ("finetune/text_classification.py", TREC | TREC_RECIPE | LORA | {"seeds": 3}),
+    "lora_trec": ("finetune/text_classification.py", TREC | LORA_RECIPE | LORA | {"seeds": 3}),
     "lora_sst2": (
         "finetune/text_classification.py",
         SENTIMENT | LORA | {"optimizer.peak_rate": 3e-3, "seeds": 3},
