@@ -34,6 +34,7 @@ def simclr(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_stopped_run_with_batch_statistics_equals_the_unbroken_one(simclr):
     places = [simclr / name / "checkpoints" for name in ("whole", "broken")]
     for first, second in (
@@ -44,6 +45,7 @@ def test_a_stopped_run_with_batch_statistics_equals_the_unbroken_one(simclr):
         assert all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(second)))
 
 
+@pytest.mark.slow
 def test_vectors_are_scored_beside_pixels_and_edges(simclr):
     result = json.loads((simclr / "whole" / "result.json").read_text())
     assert 0.0 < result["val/knn_accuracy"] <= 1.0
@@ -55,6 +57,7 @@ def test_vectors_are_scored_beside_pixels_and_edges(simclr):
     assert evaluate([f"--workdir={simclr / 'whole'}"]) == 0
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_and_its_statistics_stay_and_a_new_head_learns(simclr, tmp_path):
     pretrained, workdir = simclr / "whole", tmp_path / "run"
     page = f"--config={ROOT / 'configs/finetune/image_classification.py'}:tiny"
@@ -80,6 +83,7 @@ def test_pictures_are_shown_before_a_run(tmp_path, capsys):
     assert (sheet[2:66] != sheet[68:132]).any()
 
 
+@pytest.mark.slow
 def test_pictures_become_vectors_and_are_found_again(simclr, tmp_path, capsys):
     images = embedded_images.arrays("digits", "test")["images"][:6, :, :, 0]
     for index, image in enumerate(images):
@@ -118,6 +122,7 @@ def test_mistakes_are_named_before_work_starts(tmp_path, page, changes, message)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_collapsing_run_is_named(tmp_path, capsys):
     """A rate of no sense with a bound on nothing: every image ends at the same vector."""
     run_training(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from research.experiment import load_page
+from research.objectives import OBJECTIVES
 from tests.pages import ROOT
 
 PAGES = sorted((ROOT / "configs").rglob("*.py"))
@@ -23,5 +24,6 @@ def variants(path: Path) -> tuple[str, ...]:
 def test_every_variant_of_a_page_can_be_read(path):
     for variant in variants(path):
         page = load_page(f"{path}:{variant}" if variant else str(path), [])
-        assert page["num_steps"] >= 1 and page["head"]["name"]
+        assert page["num_steps"] >= 1
+        assert page.get("head", {}).get("name", "") == OBJECTIVES[page["objective"]["name"]].head
     assert "tiny" in variants(path)

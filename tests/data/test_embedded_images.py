@@ -157,6 +157,7 @@ def test_roles_are_shared_out_as_told():
     assert shares == pytest.approx({"train": 0.8, "val": 0.05, "test": 0.15}, abs=0.01)
 
 
+@pytest.mark.slow
 def test_glyphs_are_drawn_once_the_same_and_opened_fast(tmp_path, monkeypatch):
     before = embedded_images.arrays("glyphs", "test")
     monkeypatch.setenv("GROUNDWORK_CACHE", str(tmp_path))

@@ -67,6 +67,7 @@ def test_a_published_folder_becomes_a_run_and_a_folder_again(tmp_path, name):
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_a_published_classifier_labels_pictures(tmp_path, capsys):
     published(tmp_path / "given", "resnet", channels=3)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3)).astype(np.uint8)).save(tmp_path / "a.png")
@@ -75,6 +76,7 @@ def test_a_published_classifier_labels_pictures(tmp_path, capsys):
     assert line["label"] in NAMES and sum(line["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_finetuning_starts_from_a_published_folder(tmp_path):
     _, variables = published(tmp_path / "given", "vit", task="features", channels=1)
     page = f"--config={ROOT / 'configs/finetune/image_classification.py'}:tiny"

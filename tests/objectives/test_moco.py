@@ -186,6 +186,7 @@ def test_eight_devices_equal_one_and_keep_the_queue_whole():
     assert all(place.is_fully_replicated for place in jax.tree.leaves(places["queue"]))
 
 
+@pytest.mark.slow
 def test_a_teacher_starts_as_the_model_that_was_given_in_float32():
     found, transform, mesh = objective(norm=True, param_dtype="bfloat16"), optax.sgd(RATE), make_mesh(data=1)
     abstract = abstract_state(found, transform, placed(draw()), mesh, ema=False)

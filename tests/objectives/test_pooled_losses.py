@@ -45,7 +45,7 @@ def of_logits(objective, monkeypatch, logits, batch, *, train=False):
     module = type(objective).__module__
 
     def loss(logits):
-        monkeypatch.setattr(f"{module}.pooled_logits", lambda *args, **options: logits)
+        monkeypatch.setattr(f"{module}.pooled_logits", lambda *args, **options: (logits, {}))
         pair = mean(objective, {}, batch, train=train).terms["loss"][1]
         return pair.total / pair.weight
 
@@ -63,7 +63,7 @@ def test_several_labels_are_the_mean_over_rows_of_the_mean_over_labels(variables
     options = dict(positive_weight="balanced", label_counts=(5, 2, 10), num_rows=11) if balanced else {}
     objective, batch = small_objective("multi_label"), full_batch()
     objective = dataclasses.replace(objective, **options)
-    logits = pooled_logits(objective.model, variables, batch)
+    logits, _ = pooled_logits(objective.model, variables, batch)
     found, gradient = of_logits(objective, monkeypatch, logits, batch, train=True)
     weight = np.array([6 / 5, 9 / 2, 1 / 10]) if balanced else 1.0
     wanted = plain_binary(np.asarray(logits, np.float64), np.asarray(batch["labels"], np.float64), weight)
@@ -90,7 +90,7 @@ def test_balanced_weights_need_both_kinds_of_rows():
 
 def test_a_number_s_loss_is_the_squared_error_in_units_of_the_training_split(variables, monkeypatch):
     objective, batch = small_objective("regression", target_mean=990.0, target_scale=35.0), full_batch()
-    logits = pooled_logits(objective.model, variables, batch)
+    logits, _ = pooled_logits(objective.model, variables, batch)
     found, gradient = of_logits(objective, monkeypatch, logits, batch)
     first = np.asarray(logits, np.float64)[:, 0]
     errors = first - (np.asarray(batch["value"], np.float64) - 990.0) / 35.0

@@ -76,11 +76,13 @@ def test_views_depend_on_the_example_alone():
     assert np.abs(whole - np.asarray(views(batch, jax.random.key(5)))).max() > 0.05
 
 
+@pytest.mark.slow
 def test_cached_features_give_the_gradient_of_the_whole_batch(whole):
     assert isinstance(objective(), CoupledObjective)
     assert_equal(whole, loss_and_gradient(objective(), draw(), accumulate=2))
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_those_of_both_views_and_are_used_in_evaluation():
     found, batch = objective(norm="batch"), jax.tree.map(jnp.asarray, draw())
     variables = started(found, batch)
@@ -96,6 +98,7 @@ def test_batch_statistics_are_those_of_both_views_and_are_used_in_evaluation():
     assert difference(before, after) > 1e-3
 
 
+@pytest.mark.slow
 def test_rows_that_fill_the_last_batch_do_not_count():
     found, batch = objective(), jax.tree.map(jnp.asarray, draw())
     variables = started(found, batch)

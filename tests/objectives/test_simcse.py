@@ -65,6 +65,7 @@ def test_the_loss_is_info_nce_of_two_views_in_float64(made):
     assert float(evaluated.value()) == float(loss.value())  # of the same kind
 
 
+@pytest.mark.slow
 def test_rows_that_fill_the_last_batch_do_not_count(made):
     found, variables, batch, views = made
     few = [{key: values[:4] for key, values in each.items()} for each in (views, batch)]

@@ -66,16 +66,19 @@ def test_cached_features_give_the_gradient_of_the_whole_batch(whole):
     assert_equal(whole, loss_and_gradient(objective_of("pairs"), draw(), accumulate=4))
 
 
+@pytest.mark.slow
 def test_cached_features_with_a_comparison_that_has_parameters():
     objective = objective_of("learned scale")
     assert_equal(loss_and_gradient(objective, draw()), loss_and_gradient(objective, draw(), accumulate=2))
 
 
+@pytest.mark.slow
 def test_cached_features_on_eight_devices_give_the_gradient_of_the_whole_batch(whole):
     assert len(jax.devices()) == 8
     assert_equal(whole, loss_and_gradient(objective_of("pairs"), draw(), accumulate=2, mesh=make_mesh()))
 
 
+@pytest.mark.slow
 def test_microbatches_compared_by_themselves_would_differ(whole):
     """The reason for the cache: the mean of two halves' losses is another loss."""
     objective = objective_of("pairs")
