@@ -55,7 +55,7 @@ def test_texts_are_compared_with_their_neighbours_and_the_floor_without_a_label_
 @pytest.mark.slow
 def test_texts_without_labels_are_scored_by_their_vectors_alone(tmp_path, corpus):
     page = [*SIMCSE, "--config.data.name=text", "--config.data.packing=alone", f"--config.data.path={corpus}"]
-    page += ["--config.data.valid_path=", "--config.data.valid_fraction=0.2", "--config.num_steps=2"]
+    page += ["--config.data.valid_path=", "--config.data.valid_fraction=0.2", "--config.num_steps=4"]
     run_training("pretrain", [*page, f"--workdir={tmp_path / 'run'}"])
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert {"val/loss", "val/rankme", "val/uniformity", "val/collapse"} <= result.keys()
