@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from research.build import build
 from research.inference.text_model import vocabulary_logits
 from research.interop import is_published, write_folder, write_image_folder
 from research.interop.verify import TOLERANCE, difference, differences, image_outputs
-from research.models import ALL_MODELS, MODELS
+from research.models import ALL_MODELS
 from research.objectives.inputs import run_inputs
 from research.trained import Trained, assemble, open_trained
 from research.training.checkpoint import Checkpoints
@@ -50,12 +50,12 @@ def convert(
 
 def write_published(folder: Path, trained: Trained) -> str:
     """Writes a model in the layout of transformers; returns its architecture. Raises as `convert`."""
-    model = dict(trained.about["model"])
-    name = model.pop("name")
+    name = trained.about["model"]["name"]
+    config: Any = build(trained.about["model"], ALL_MODELS, kind="model")
     if trained.spec.image_size:
         return write_image_folder(
             folder,
-            model=build(trained.about["model"], ALL_MODELS, kind="model"),
+            model=config,
             head=trained.about["head"],
             task=trained.about["objective"].get("name", "features"),
             variables=jax.tree.map(np.asarray, trained.variables),
@@ -70,7 +70,6 @@ def write_published(folder: Path, trained: Trained) -> str:
             tokens[f"{kind}_token"] = token
             if kind in ("pad", "bos", "eos"):
                 ids[f"{kind}_token_id"] = index
-    config = MODELS[name](**model)
     if not hasattr(config, "norm_position"):
         raise ValueError(f"no published family has a {name} model; bert, roberta, gpt2 and llama are written")
     return write_folder(
@@ -106,13 +105,9 @@ def verify(folder: Path, trained: Trained, *, say: Callable[[str], None] = print
         length=trained.about["model"]["length"],
         head=not pools,
     )
-    for name, value in found.items():
-        say(f"{name}: largest difference {value:.1e} of the largest value")
     if pools:
         say("head: not compared, transformers leaves pooling to others")
-    equal = all(value <= TOLERANCE for value in found.values())  # a NaN is not
-    say(f"{'equal' if equal else 'DIFFERENT'} to {TOLERANCE:.0e}")
-    return 0 if equal else 1
+    return _judge(found, say)
 
 
 def verify_images(folder: Path, trained: Trained, *, say: Callable[[str], None] = print) -> int:
@@ -132,11 +127,7 @@ def verify_images(folder: Path, trained: Trained, *, say: Callable[[str], None] 
     found = {"vectors": difference(np.asarray(hidden), theirs[0])}
     if scored:
         found["head"] = difference(np.asarray(scores), theirs[1])
-    for name, value in found.items():
-        say(f"{name}: largest difference {value:.1e} of the largest value")
-    equal = all(value <= TOLERANCE for value in found.values())  # a NaN is not
-    say(f"{'equal' if equal else 'DIFFERENT'} to {TOLERANCE:.0e}")
-    return 0 if equal else 1
+    return _judge(found, say)
 
 
 def in_float32(trained: Trained) -> Trained:
@@ -177,6 +168,14 @@ def outputs(trained: Trained, tokens: np.ndarray, mask: np.ndarray, types: np.nd
     else:
         scores = trained.model.apply(variables, hidden, real, method="embed")
     return np.asarray(hidden, np.float32), np.asarray(scores, np.float32)
+
+
+def _judge(found: Mapping[str, float], say: Callable[[str], None]) -> int:
+    for name, value in found.items():
+        say(f"{name}: largest difference {value:.1e} of the largest value")
+    equal = all(value <= TOLERANCE for value in found.values())  # a NaN is not
+    say(f"{'equal' if equal else 'DIFFERENT'} to {TOLERANCE:.0e}")
+    return 0 if equal else 1
 
 
 def _write_run(workdir: Path, trained: Trained) -> None:

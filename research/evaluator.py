@@ -77,15 +77,13 @@ class Evaluator:
         split (of the training split too, where neighbours are looked up there); none where the loss says it all.
         """
         task = TASKS[self._name]
-        if task.watch is not None:
-            examples = self._dataset.splits["val"].examples
-            return task.watch(self.outputs(variables, FirstRows(examples, min(len(examples), _WATCHED))), self._dataset)
-        if not task.reads_train:
+        if task.watch is None:
             return {}
-        parts = {name: self._dataset.splits[name] for name in ("train", "val")}
-        firsts = {name: FirstRows(part.examples, min(len(part.examples), _WATCHED)) for name, part in parts.items()}
-        found = {name: self.outputs(variables, rows)["vectors"] for name, rows in firsts.items()}
-        return scores.watched(found["train"], found["val"], self._dataset)
+        found = {}
+        for name in ("train", "val") if task.reads_train else ("val",):
+            examples = self._dataset.splits[name].examples
+            found[name] = self.outputs(variables, FirstRows(examples, min(len(examples), _WATCHED)))
+        return task.watch(found, self._dataset)
 
     def _of_train(self, variables: Variables) -> dict[str, np.ndarray]:
         if not TASKS[self._name].reads_train:

@@ -14,6 +14,7 @@ import numpy as np
 from research.data.image_decoding import decode_image
 from research.data.images import decode_pictures
 from research.data.labelled import encode_rows
+from research.data.media import SUFFIXES, Media
 from research.data.media_sources import open_media
 from research.data.rows import text_columns
 from research.data.splits import fingerprint
@@ -111,7 +112,7 @@ def _read(trained: Trained, places: Sequence[str]) -> tuple[list[str], np.ndarra
     names, parts = [], []
     for place in places:
         file = Path(place).expanduser()
-        if file.is_file() and not file.name.lower().endswith((".npz", ".tar", ".parquet", ".jsonl", ".csv", ".json")):
+        if file.is_file() and file.suffix.lower() in SUFFIXES["image"]:
             try:
                 image = decode_image(file.read_bytes(), size=spec.image_size, channels=spec.num_channels)
             except ValueError as error:
@@ -119,16 +120,16 @@ def _read(trained: Trained, places: Sequence[str]) -> tuple[list[str], np.ndarra
             names.append(place)
             parts.append(image[None])
             continue
-        found, images = _collection(trained, place)
+        found, images = _collection(trained, open_media(place, "image", field="image"), place)
         names += found
         parts.append(images)
     return names, np.concatenate(parts)
 
 
-def _collection(trained: Trained, place: str) -> tuple[list[str], np.ndarray]:
-    media = open_media(place, "image", field="image")
+def _collection(trained: Trained, media: Media, place: str) -> tuple[list[str], np.ndarray]:
     decoded = decode_pictures(media, size=trained.spec.image_size, channels=trained.spec.num_channels)
-    for bad, why in decoded.problems.items():
+    if decoded.problems:
+        bad, why = next(iter(decoded.problems.items()))
         raise ValueError(f"{place}, {media.names[bad]}: {why}; leave that picture out, or mend it")
     whole = Path(place).expanduser()
     names = [str(whole / name) if whole.is_dir() else name for name in media.names]
@@ -145,7 +146,7 @@ def _indexed(
     if path.is_file():
         with np.load(path, allow_pickle=False) as kept:
             return kept["names"].tolist(), kept["vectors"]
-    names, images = _collection(trained, index)
+    names, images = _collection(trained, media, index)
     vectors = rows_of_pictures(images, read, batch_size=batch_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp.npz")

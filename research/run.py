@@ -124,8 +124,8 @@ class Run:
         collapse = found.pop("collapse", "")
         if collapse:
             log.say(
-                f"COLLAPSE at step {int(state.step)}: {collapse}; raise the temperature, lower the rate, or look "
-                "at the augmentation"
+                f"COLLAPSE at step {int(state.step)}: {collapse}; lower optimizer.peak_rate, or look at "
+                "the augmentation with `python -m research.inspect --workdir=…`"
             )
         return found
 

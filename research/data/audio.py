@@ -89,45 +89,8 @@ def audio_classification(
     )
 
 
-def audio(
-    path: str,
-    *,
-    sample_rate: int,
-    seconds: float,
-    audio_field: str = "audio",
-    file_field: str = "file",
-    select: tuple[str, ...] = (),
-    valid_path: str = "",
-    valid_split: str = "",
-    valid_select: tuple[str, ...] = (),
-    valid_fraction: float = 0.1,
-    test_path: str = "",
-    test_select: tuple[str, ...] = (),
-    skip_undecodable: bool = False,
-    seed: int = 0,
-) -> Dataset:
-    """Rows of `audio` and `audio_length` alone, as of `audio_classification`: whatever labels there are stay unread.
-
-    Raises:
-      ValueError: bad data, a recording that cannot be decoded, or the same data given for training and for evaluation.
-    """
-    return audio_classification(
-        path,
-        sample_rate=sample_rate,
-        seconds=seconds,
-        audio_field=audio_field,
-        label_field="",
-        file_field=file_field,
-        select=select,
-        valid_path=valid_path,
-        valid_split=valid_split,
-        valid_select=valid_select,
-        valid_fraction=valid_fraction,
-        test_path=test_path,
-        test_select=test_select,
-        skip_undecodable=skip_undecodable,
-        seed=seed,
-    )
+# The same without labels: whatever there are stay unread.
+audio = partial(audio_classification, label_field="")
 
 
 def decode_recordings(media: Media, *, sample_rate: int, length: int) -> Decoded:

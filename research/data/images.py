@@ -86,45 +86,8 @@ def image_classification(
     )
 
 
-def images(
-    path: str,
-    *,
-    size: int,
-    channels: int = 3,
-    image_field: str = "image",
-    file_field: str = "file",
-    select: tuple[str, ...] = (),
-    valid_path: str = "",
-    valid_split: str = "",
-    valid_select: tuple[str, ...] = (),
-    valid_fraction: float = 0.1,
-    test_path: str = "",
-    test_select: tuple[str, ...] = (),
-    skip_undecodable: bool = False,
-    seed: int = 0,
-) -> Dataset:
-    """Rows of `image` alone, as of `image_classification`: whatever labels there are stay unread.
-
-    Raises:
-      ValueError: bad data, a picture that cannot be decoded, or the same data given for training and for evaluation.
-    """
-    return image_classification(
-        path,
-        size=size,
-        channels=channels,
-        image_field=image_field,
-        label_field="",
-        file_field=file_field,
-        select=select,
-        valid_path=valid_path,
-        valid_split=valid_split,
-        valid_select=valid_select,
-        valid_fraction=valid_fraction,
-        test_path=test_path,
-        test_select=test_select,
-        skip_undecodable=skip_undecodable,
-        seed=seed,
-    )
+# The same without labels: whatever there are stay unread.
+images = partial(image_classification, label_field="")
 
 
 def decode_pictures(media: Media, *, size: int, channels: int) -> Decoded:

@@ -40,9 +40,9 @@ def retrieval_figures(outputs: Outputs, part: Split) -> tuple[dict[str, Any], np
     return figures | {"collapse": _collapse(images, texts)}, found["image_to_text"] == 1
 
 
-def watch_retrieval(outputs: Outputs, dataset: Dataset) -> dict[str, Any]:
+def watch_retrieval(outputs: Mapping[str, Outputs], dataset: Dataset) -> dict[str, Any]:
     """Recall both ways and the mean rank among the first rows of the validation split, and `collapse`."""
-    figures, _ = retrieval_figures(outputs, dataset.splits["val"])
+    figures, _ = retrieval_figures(outputs["val"], dataset.splits["val"])
     shown = ("recall_at_1", "recall_at_5", "recall_at_10", "mean_rank")
     found = {
         f"val/{way}_{name}": figures[f"{way}_{name}"] for way in ("image_to_text", "text_to_image") for name in shown

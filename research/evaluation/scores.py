@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 
 from research.batch import Dataset
-from research.evaluation.embeddings import collapse, rankme
-from research.evaluation.image_tasks import NEIGHBOURS, TEMPERATURE, class_labels
-from research.evaluation.neighbours import knn_accuracy
 from research.evaluation.slices import slices
 from research.evaluation.tasks import TASKS, Scored, bits
 from research.metrics import divide
@@ -34,20 +31,6 @@ def tuned(outputs: Mapping[str, np.ndarray], dataset: Dataset, *, objective: str
     """What the outputs over the validation split decide for all splits, to be passed on with the outputs of each."""
     tune = TASKS[objective].tune
     return {} if tune is None else dict(tune(outputs, dataset))
-
-
-def watched(train: np.ndarray, val: np.ndarray, dataset: Dataset) -> dict[str, Any]:
-    """Figures of the vectors [N D] of the first rows of both splits: `val/knn_accuracy` where there are labels,
-    `val/rankme`, and `collapse`, a sentence where the vectors say less and less."""
-    parts = [class_labels(dataset.splits[name]) for name in ("train", "val")]
-    found: dict[str, Any] = {"val/rankme": rankme(val), "collapse": collapse(val)}
-    if all(len(labels) for labels in parts):
-        labels = [each[: len(rows)] for each, rows in zip(parts, (train, val), strict=True)]
-        options: dict[str, Any] = dict(
-            num_classes=dataset.spec.num_classes, neighbours=NEIGHBOURS, temperature=TEMPERATURE
-        )
-        found["val/knn_accuracy"] = knn_accuracy(train, labels[0], val, labels[1], **options)
-    return found
 
 
 def score(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, objective: str) -> Scored | None:

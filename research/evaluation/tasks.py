@@ -21,7 +21,7 @@ from research.evaluation.baselines import (
 )
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
-from research.evaluation.image_tasks import class_labels, commonest_class, image_floors, vector_figures
+from research.evaluation.image_tasks import image_floors
 from research.evaluation.image_text_tasks import name_floors, retrieval_figures, watch_retrieval
 from research.evaluation.multi_label import commonest_set, multi_label_metrics, rows_right
 from research.evaluation.question_answering import (
@@ -36,6 +36,7 @@ from research.evaluation.regression import regression_metrics
 from research.evaluation.retrieval import retrieval_metrics, tfidf_ranks, vector_ranks
 from research.evaluation.sliding_window import sliding_window
 from research.evaluation.tagging import MISSING, most_frequent_tag, tagging_metrics
+from research.evaluation.vector_tasks import class_labels, commonest_class, vector_figures, watch_vectors
 
 Outputs = Mapping[str, np.ndarray]  # of a whole split, in its order
 
@@ -58,8 +59,9 @@ class Task:
 
     `measure` is the figure to compare runs by; more of it is better. `floor_on` gives the name of a floor and its
     headline figure on each of several splits, from one training.
-    `watch` makes figures under `val/…`, and `collapse`, a sentence or nothing, of the outputs over the first rows of
-    the validation split, to be seen while the model is trained.
+    `watch` makes figures under `val/…`, and `collapse`, a sentence or nothing, of the outputs by split, to be seen
+    while the model is trained: over the first rows of the validation split, and of the training split with
+    `reads_train`.
     `tune` makes of the outputs over the validation split what `score` finds beside the outputs of every split. With
     `reads_train` it finds those over the training split too, under `train_…`.
     """
@@ -70,7 +72,7 @@ class Task:
     floor_on: Callable[[Dataset, Sequence[str]], tuple[str, list[float]]] | None = None
     tune: Callable[[Outputs, Dataset], Outputs] | None = None
     reads_train: bool = False
-    watch: Callable[[Outputs, Dataset], dict[str, Any]] | None = None
+    watch: Callable[[Mapping[str, Outputs], Dataset], dict[str, Any]] | None = None
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -309,6 +311,9 @@ def _first_tokens(documents: Any, limit: int) -> list[np.ndarray]:
     return taken
 
 
+_VECTORS: dict[str, Any] = dict(
+    score=score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True, watch=watch_vectors
+)
 _IMAGE_TEXT = Task(name_floors, score_image_text, measure="image_to_text_recall_at_1", watch=watch_retrieval)
 TASKS = {
     "masked_lm": Task(unigram_floor),
@@ -318,11 +323,11 @@ TASKS = {
     "regression": Task(value_floors, score_values, measure="r2"),
     "tagging": Task(tag_floors, score_tags, floor_on=tag_floor_on),
     "pairs": Task(pair_floors, score_pairs, measure="recall_at_1"),
-    "simclr": Task(vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
-    "moco": Task(vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
-    "simcse": Task(text_vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
+    "simclr": Task(vector_floors, **_VECTORS),
+    "moco": Task(vector_floors, **_VECTORS),
+    "simcse": Task(text_vector_floors, **_VECTORS),
     "clip": _IMAGE_TEXT,
     "siglip": _IMAGE_TEXT,
-    "masked_patches": Task(vector_floors, score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True),
+    "masked_patches": Task(vector_floors, **_VECTORS),
     "question_answering": Task(answer_floors, score_answers, measure="f1", tune=tune_answers),
 }

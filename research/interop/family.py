@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from research.interop.rules import Rule
 from research.models.transformer import TransformerConfig
@@ -79,6 +82,26 @@ class Family(Generic[Config]):
         if any(TASKS[task].problem for task in found):
             found = [task for task in found if TASKS[task].problem == problem_type(settings)]
         return found[0] if found else self.aliases.get(architecture, "")
+
+
+def rules_of(
+    family: Family[Any], task: str, model: Any, head: Head, settings: Settings, *, beside_head: bool = True
+) -> Sequence[Rule]:
+    """The rules of a model, with the names of a file where a head stands beside the backbone, or of one alone."""
+    rules = [*family.backbone(model, settings), *family.head(task, model, head)]
+    if beside_head:
+        return rules
+    return [dataclasses.replace(rule, theirs=rule.theirs.removeprefix(family.prefix)) for rule in rules]
+
+
+def leave_unused(
+    tensors: Mapping[str, np.ndarray], rules: Sequence[Rule], family: Family[Any], *, depth: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors without those that say nothing in this family, and the names of these."""
+    wanted = {name for rule in rules for name in rule.names(depth)}
+    patterns = [re.compile(pattern) for pattern in family.unused]
+    unused = [name for name in tensors if name not in wanted and any(pattern.search(name) for pattern in patterns)]
+    return {name: array for name, array in tensors.items() if name not in unused}, unused
 
 
 def differences(model: Any, wanted: Mapping[str, Any]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.interop.family import TASKS, Family, Head, class_names
+from research.interop.family import TASKS, Family, Head, class_names, leave_unused, rules_of
 from research.interop.hf_bert import bert, roberta
 from research.interop.hf_gpt2 import gpt2
 from research.interop.hf_llama import llama
 from research.interop.pooling import read_pooling, write_pooling
-from research.interop.rules import Rule, give_all, take_all
+from research.interop.rules import give_all, take_all
 from research.interop.tensor_files import read_json, read_tensors, write_tensors
 from research.models import MODELS
 from research.models.transformer import TransformerConfig
@@ -75,13 +73,9 @@ def read_folder(folder: Path) -> Published:
         raise ValueError(f"{folder}: its head cannot be had here ({misfit})")
 
     tensors = _renamed(read_tensors(folder), family)
-    rules = _rules(family, task, model, head, settings)
-    if not any(name.startswith(family.prefix) for name in tensors):
-        rules = _without_prefix(rules, family.prefix)
-    wanted = {name for rule in rules for name in rule.names(model.depth)}
-    patterns = [re.compile(pattern) for pattern in family.unused]
-    unused = [name for name in tensors if name not in wanted and any(pattern.search(name) for pattern in patterns)]
-    used = {name: array for name, array in tensors.items() if name not in unused}
+    beside_head = any(name.startswith(family.prefix) for name in tensors)
+    rules = rules_of(family, task, model, head, settings, beside_head=beside_head)
+    used, unused = leave_unused(tensors, rules, family, depth=model.depth)
     params = take_all(used, rules, depth=model.depth, where=str(folder))
     names = class_names(settings) if TASKS[task].labelled else []
     return Published(block, head, task, params, _read_tokenizer(folder), names, unused)
@@ -127,9 +121,7 @@ def write_folder(
     settings["tie_word_embeddings"] = bool(head.get("tied", True))
     settings["dtype"] = str(np.asarray(params["backbone"]["embed"]["embedding"]).dtype)
     settings |= _label_settings(task, head, label_names)
-    rules = _rules(family, task, model, head, settings)
-    if task == "features":
-        rules = _without_prefix(rules, family.prefix)
+    rules = rules_of(family, task, model, head, settings, beside_head=task != "features")
     tensors = give_all(params, rules, depth=model.depth)
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, tensors)
@@ -170,12 +162,6 @@ def _choose(model: TransformerConfig, name: str) -> Family:
     raise ValueError(f"no published family has such a transformer ({listed})")
 
 
-def _rules(
-    family: Family, task: str, model: TransformerConfig, head: Head, settings: Mapping[str, Any]
-) -> Sequence[Rule]:
-    return [*family.backbone(model, settings), *family.head(task, model, head)]
-
-
 def _label_settings(task: str, head: Head, label_names: Sequence[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {"problem_type": TASKS[task].problem} if TASKS[task].problem else {}
     if label_names:
@@ -195,10 +181,6 @@ def _in_own_units(params: Mapping[str, Any], mean: float, scale: float) -> dict[
     if "bias" in last:
         last["bias"] = last["bias"] + mean
     return jax.tree.map(single, {**params, "head": {**params["head"], "classifier": last}})
-
-
-def _without_prefix(rules: Sequence[Rule], prefix: str) -> Sequence[Rule]:
-    return [dataclasses.replace(rule, theirs=rule.theirs.removeprefix(prefix)) for rule in rules]
 
 
 def _renamed(tensors: Mapping[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:

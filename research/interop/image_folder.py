@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from research.interop.family import Family, Head, class_names
+from research.interop.family import Family, Head, class_names, leave_unused, rules_of
 from research.interop.hf_resnet import resnet
 from research.interop.hf_vit import vit
 from research.interop.preprocessor import read_pixels, write_pixels
-from research.interop.rules import Rule, give_variables, take_variables
+from research.interop.rules import give_variables, take_variables
 from research.interop.tensor_files import read_json, read_tensors, write_tensors
 from research.models import IMAGE_MODELS
 
@@ -75,13 +73,9 @@ def read_image_folder(folder: Path) -> PublishedImages:
     tensors = read_tensors(folder)
     if head.get("pooler") and not any(name.endswith("pooler.dense.weight") for name in tensors):
         head |= dict(pooler=False)  # saved without one
-    rules = _rules(family, task, model, head, settings)
-    if not any(name.startswith(family.prefix) for name in tensors):
-        rules = _without_prefix(rules, family.prefix)
-    wanted = {name for rule in rules for name in rule.names(model.depth)}
-    patterns = [re.compile(pattern) for pattern in family.unused]
-    unused = [name for name in tensors if name not in wanted and any(pattern.search(name) for pattern in patterns)]
-    used = {name: array for name, array in tensors.items() if name not in unused}
+    beside_head = any(name.startswith(family.prefix) for name in tensors)
+    rules = rules_of(family, task, model, head, settings, beside_head=beside_head)
+    used, unused = leave_unused(tensors, rules, family, depth=model.depth)
     variables = take_variables(used, rules, depth=model.depth, where=str(folder))
     names = class_names(settings) if task == "classification" else []
     return PublishedImages(block, head, task, variables, size, names, unused)
@@ -118,9 +112,7 @@ def write_image_folder(
     if task == "classification":
         settings["id2label"] = {str(index): name for index, name in enumerate(label_names)}
         settings["label2id"] = {name: index for index, name in enumerate(label_names)}
-    rules = _rules(family, task, model, head, settings)
-    if task == "features":
-        rules = _without_prefix(rules, family.prefix)
+    rules = rules_of(family, task, model, head, settings, beside_head=task != "features")
     tensors = give_variables(variables, rules, depth=model.depth)
     settings["dtype"] = str(next(array.dtype for array in tensors.values() if array.dtype.kind != "i"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,11 +122,3 @@ def write_image_folder(
     write_pixels(folder, size=size, mean=mean, std=std)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return family.tasks[task]
-
-
-def _rules(family: Family[Any], task: str, model: Any, head: Head, settings: Mapping[str, Any]) -> Sequence[Rule]:
-    return [*family.backbone(model, settings), *family.head(task, model, head)]
-
-
-def _without_prefix(rules: Sequence[Rule], prefix: str) -> Sequence[Rule]:
-    return [dataclasses.replace(rule, theirs=rule.theirs.removeprefix(prefix)) for rule in rules]

@@ -67,9 +67,7 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     kind = settings.get("image_processor_type", settings.get("feature_extractor_type", _TYPES[0]))
     if kind not in (*_TYPES, _OLD_TYPE):
         raise ValueError(f"{place} is of a {kind}; here it can be {' or '.join(_TYPES)}")
-    for key, wanted in (("do_resize", True), ("do_rescale", True), ("rescale_factor", 1 / 255)):
-        if settings.get(key, wanted) != wanted:
-            raise ValueError(f"{place} says {key}={settings[key]!r}; here it can be {wanted!r}")
+    _check_fixed(settings, place)
     resample = settings.get("resample", 3)
     if resample not in _RESAMPLING:
         raise ValueError(f"{place} says resample={resample!r}; here it can be one of Pillow's 0 to 5")
@@ -116,9 +114,7 @@ def read_pixels(folder: Path) -> tuple[int, tuple[float, ...], tuple[float, ...]
       ValueError: the folder says nothing, or what cannot be had here.
     """
     place, settings = _open(Path(folder))
-    for key, wanted in (("do_resize", True), ("do_rescale", True), ("rescale_factor", 1 / 255)):
-        if settings.get(key, wanted) != wanted:
-            raise ValueError(f"{place} says {key}={settings[key]!r}; here it can be {wanted!r}")
+    _check_fixed(settings, place)
     if "size" not in settings:
         raise ValueError(f"{place} says no size; give it size and image_mean, such as 224 and [0.5, 0.5, 0.5]")
     size, _ = _size(settings["size"], place)
@@ -146,6 +142,12 @@ def write_pixels(folder: Path, *, size: int, mean: Sequence[float], std: Sequenc
         "image_std": list(std),
     }
     (Path(folder) / NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_fixed(settings: Mapping[str, Any], place: Path) -> None:
+    for key, wanted in (("do_resize", True), ("do_rescale", True), ("rescale_factor", 1 / 255)):
+        if settings.get(key, wanted) != wanted:
+            raise ValueError(f"{place} says {key}={settings[key]!r}; here it can be {wanted!r}")
 
 
 def _open(folder: Path) -> tuple[Path, Mapping[str, Any]]:

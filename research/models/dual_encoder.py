@@ -17,8 +17,9 @@ from research.build import Block, build
 from research.models.attention_pool import AttentionPool
 from research.models.backbones import IMAGE_MODELS, MODELS
 from research.models.image_layers import standardise
-from research.models.layers import Projection, named, unit_length
+from research.models.layers import Projection, named
 from research.models.task_heads import pool
+from research.ops.unit_length import unit_length
 
 ImageBlock = Annotated[Mapping[str, Any], Block("model", IMAGE_MODELS)]
 TextBlock = Annotated[Mapping[str, Any], Block("model", MODELS)]

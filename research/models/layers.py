@@ -124,10 +124,3 @@ class Dropout(nn.Module):
             return inputs
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, inputs.shape)
         return jnp.where(kept, inputs / (1.0 - self.rate), jnp.zeros_like(inputs))
-
-
-def unit_length(vectors: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Each vector in float32, divided by its length; a vector of zeros stays one, and so does its gradient."""
-    vectors = vectors.astype(jnp.float32)
-    # The bound comes before the root, whose slope at 0 is infinite.
-    return vectors / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), 1e-24))

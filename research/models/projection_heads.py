@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from research.models.image_layers import BatchNorm
-from research.models.layers import Projection, unit_length
+from research.models.layers import Projection
+from research.ops.unit_length import unit_length
 
 
 class ProjectionHead(nn.Module):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from research.models.attention_pool import AttentionPool
 from research.models.layers import Dropout, Projection
+from research.ops.unit_length import unit_length
 
 
 class ClassificationHead(nn.Module):
@@ -88,10 +89,7 @@ class EmbeddingHead(nn.Module):
         pooled = _pool(hidden, mask, self.pooling, **types)
         if self.pooler:
             pooled = jnp.tanh(_dense(pooled, pooled.shape[-1], "pooler", **types))
-        pooled = pooled.astype(jnp.float32)
-        if self.normalize:
-            pooled = pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
-        return pooled
+        return unit_length(pooled) if self.normalize else pooled.astype(jnp.float32)
 
 
 def _dense(inputs: Float[Array, "*batch D"], size: int, name: str, *, bias: bool = True, **types: Any) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from research.build import Block, build
 from research.metrics import Mean
-from research.objectives.compared import check_compared
+from research.objectives.compared import check_compared, own_is_nearest
 from research.objectives.inputs import read_inputs
 from research.objectives.text import check_token_dropout, hide_tokens, mean_over, real_examples
 from research.ops import contrastive
@@ -50,6 +50,7 @@ class ImageText:
     head = ""
     target = "image"
     name: ClassVar[str]
+    losses: ClassVar[Callable[..., Array]]  # one a pair, of unit vectors
     with_bias: ClassVar[bool]  # whether logits have a bias that is learnt
 
     def __post_init__(self) -> None:
@@ -83,21 +84,17 @@ class ImageText:
     def compare(self, variables: Variables, features: Sides, batch: Batch, *, step: jax.Array, train: bool) -> Loss:
         """The loss of a whole batch, of which `features` are what `encode` gives."""
         where = real_examples(batch)
-        scale, bias = (self._scalar(variables, name) for name in ("scale", "bias"))
+        scale = self._scalar(variables, "scale")
         given: dict[str, Any] = dict(where=where, groups=batch["group"], form=self.form, chunk=self.chunk)
-        losses = self.losses(features["image"], features["text"], scale=scale, bias=bias, **given)
+        if self.with_bias:
+            given["bias"] = self._scalar(variables, "bias")
+        losses = self.losses(features["image"], features["text"], scale=scale, **given)
         counted = jnp.sum(where.astype(jnp.float32))
         metrics = {"scale": Mean(scale * counted, counted)}
         if self.form == "plain":
-            near = jnp.einsum("be,ce->bc", features["image"], features["text"])
-            rivals = (batch["group"][:, None] != batch["group"][None, :]) & where[None, :]
-            hit = (jnp.diagonal(near) > jnp.max(jnp.where(rivals, near, -jnp.inf), axis=1)) & where
+            hit = own_is_nearest(features["image"], features["text"], where, groups=batch["group"])
             metrics["accuracy"] = mean_over(hit, where)
         return Loss(terms={"loss": (1.0, mean_over(losses, where))}, metrics=metrics)
-
-    def losses(self, image: Array, text: Array, *, scale: Array, bias: Array, **given: Any) -> Float[Array, " B"]:
-        """One loss a pair, of unit vectors."""
-        raise NotImplementedError
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the unit vectors of both sides [B E]."""
@@ -148,11 +145,8 @@ class CLIP(ImageText):
     """Softmax over the batch, both ways, in nats (Radford et al. 2021; `ops.contrastive.clip`)."""
 
     name = "clip"
+    losses = staticmethod(contrastive.clip)
     with_bias = False
-
-    def losses(self, image: Array, text: Array, *, scale: Array, bias: Array, **given: Any) -> Float[Array, " B"]:
-        del bias
-        return contrastive.clip(image, text, scale=scale, **given)
 
 
 @dataclass(frozen=True)
@@ -160,10 +154,8 @@ class SigLIP(ImageText):
     """A sigmoid for every pair of the batch, in nats an image (Zhai et al. 2023; `ops.contrastive.siglip`)."""
 
     name = "siglip"
+    losses = staticmethod(contrastive.siglip)
     with_bias = True
-
-    def losses(self, image: Array, text: Array, *, scale: Array, bias: Array, **given: Any) -> Float[Array, " B"]:
-        return contrastive.siglip(image, text, scale=scale, bias=bias, **given)
 
 
 def _places(batch: Batch) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from jaxtyping import Array, Key
 from research.build import build
 from research.ops.audio_augmentation import AUDIO_AUGMENTATIONS, AudioAugmentation
 from research.ops.image_augmentation import IMAGE_AUGMENTATIONS, ImageAugmentation
+from research.ops.image_color import from_bytes
+from research.ops.masking import example_keys
 from research.types import Batch, Features, Variables
 
 # `none` fits both; `waves` is what its keys say, of sounds.
@@ -35,7 +37,7 @@ def read_inputs(model: nn.Module, batch: Batch) -> Inputs:
     """The batch's images as floats in [0, 1]; of sounds the spectrograms."""
     if "audio" in batch:
         return _spectrograms(model, batch["audio"], batch["audio_length"])
-    return {"image": batch["image"].astype(jnp.float32) / 255.0}
+    return {"image": from_bytes(batch["image"])}
 
 
 def augmented_inputs(model: nn.Module, batch: Batch, augmentation: Mapping[str, Any], keys: Key[Array, " B"]) -> Inputs:
@@ -66,6 +68,13 @@ def augmented_inputs(model: nn.Module, batch: Batch, augmentation: Mapping[str, 
     # Other keys than those of the waves, whose draws would else decide where the masks lie.
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys)
     return {**inputs, "image": augment.mask_spectrograms(image[..., 0], where, keys)[..., None]}
+
+
+def two_views(model: nn.Module, batch: Batch, augmentation: Mapping[str, Any], noise: jax.Array) -> Inputs:
+    """Two draws of `augmented_inputs` for each example [2 B …], by its id."""
+    keys = [example_keys(jax.random.fold_in(noise, index), batch["example_id"]) for index in range(2)]
+    both = [augmented_inputs(model, batch, augmentation, each) for each in keys]
+    return jax.tree.map(lambda *views: jnp.stack(views), *both)
 
 
 def check_augmentation(augmentation: Mapping[str, Any]) -> Any:

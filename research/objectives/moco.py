@@ -15,16 +15,16 @@ from research.build import Block
 from research.objectives.inputs import (
     AUGMENTATIONS,
     Inputs,
-    augmented_inputs,
     check_augmentation,
     init_inputs,
     input_features,
     read_inputs,
     run_inputs,
+    two_views,
 )
 from research.objectives.text import mean_over, real_examples
-from research.ops.masking import example_keys
 from research.ops.product import product
+from research.ops.unit_length import unit_length
 from research.types import Batch, Features, Keys, Loss, ModelState, Variables
 
 Sides = dict[str, Float[Array, "B E"]]
@@ -79,7 +79,11 @@ class MoCo:
         keys = jax.eval_shape(lambda: self._vectors(nn.meta.unbox(made), inputs, batch, train=False)[0])
         drawn = jax.random.normal(jax.random.fold_in(rng, 1), (self.queue_size, keys.shape[1]))
         teacher = jax.tree.map(_in_float32, dict(made))
-        return {**made, "teacher": teacher, "queue": {"vectors": _unit(drawn), "cursor": jnp.zeros((), jnp.int32)}}
+        return {
+            **made,
+            "teacher": teacher,
+            "queue": {"vectors": unit_length(drawn), "cursor": jnp.zeros((), jnp.int32)},
+        }
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
         sides, state = self._encode(variables, batch, rng=rng, train=train)
@@ -123,9 +127,7 @@ class MoCo:
 
     def views(self, batch: Batch, noise: jax.Array) -> Inputs:
         """Both views of each example [2 B …], drawn by its id."""
-        keys = [example_keys(jax.random.fold_in(noise, index), batch["example_id"]) for index in range(2)]
-        both = [augmented_inputs(self.model, batch, self.augmentation, each) for each in keys]
-        return jax.tree.map(lambda *views: jnp.stack(views), *both)
+        return two_views(self.model, batch, self.augmentation, noise)
 
     def _encode(self, variables: Variables, batch: Batch, *, rng: Keys, train: bool) -> tuple[Sides, dict[str, Any]]:
         views = self.views(batch, rng.noise)
@@ -154,7 +156,7 @@ class MoCo:
             return model.project(hidden, mask, where=where, train=train)
 
         found, state = run_inputs(self.model, variables, inputs, project, where=where, train=train, dropout=dropout)
-        return _unit(found), state
+        return unit_length(found), state
 
 
 def enqueue(queue: Mapping[str, Array], keys: Float[Array, "B E"]) -> dict[str, Array]:
@@ -168,9 +170,3 @@ def _in_float32(leaf: Array) -> Array:
     """The same values: without a word the compiler would leave the rounding to a narrower type out on the way."""
     known = jnp.finfo(leaf.dtype)
     return jax.lax.reduce_precision(leaf.astype(jnp.float32), int(known.nexp), int(known.nmant))
-
-
-def _unit(vectors: Float[Array, "B E"]) -> Float[Array, "B E"]:
-    """Each vector in float32 at length 1; the bound comes before the root, whose slope at 0 is infinite."""
-    vectors = vectors.astype(jnp.float32)
-    return vectors / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True), 1e-24))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.objectives.compared import check_compared
+from research.objectives.compared import check_compared, own_is_nearest, text_vectors
 from research.objectives.text import (
     check_token_dropout,
-    encode,
     features,
     hide_tokens,
     init,
@@ -51,15 +48,6 @@ class Pairs:
         mask = batch["segment_ids"] > 0
         return init(self.model, rng, batch, lambda model, hidden: model.embed(hidden, mask))
 
-    def vectors(
-        self, variables: Variables, batch: Batch, *, train: bool = False, dropout: jax.Array | None = None
-    ) -> Float[Array, "B D"]:
-        """Of the first texts, each of length 1."""
-        hidden = encode(self.model, variables, batch, train=train, dropout=dropout)
-        mask = batch["segment_ids"] > 0
-        found = cast(Array, self.model.apply({"params": variables["params"]}, hidden, mask, method="embed"))
-        return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
-
     def encode(
         self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool
     ) -> dict[str, Float[Array, "B D"]]:
@@ -70,7 +58,7 @@ class Pairs:
                 noise = jax.random.fold_in(rng.noise, index)
                 side = hide_tokens(side, noise, rate=self.token_dropout, mask_id=self.mask_id)
             dropout = jax.random.fold_in(rng.dropout, index)
-            sides[name] = self.vectors(variables, side, train=train, dropout=dropout)
+            sides[name] = text_vectors(self.model, variables, side, train=train, dropout=dropout)
         return sides
 
     def compare(
@@ -86,9 +74,7 @@ class Pairs:
         sides = (features["first"], features["second"])
         where = real_examples(batch)
         losses = clip(*sides, scale=1.0 / self.temperature, where=where, groups=batch["group"])
-        near = jnp.einsum("bd,cd->bc", *sides)
-        rivals = (batch["group"][:, None] != batch["group"][None, :]) & where[None, :]
-        hit = (jnp.diagonal(near) > jnp.max(jnp.where(rivals, near, -jnp.inf), axis=1)) & where
+        hit = own_is_nearest(*sides, where, groups=batch["group"])
         return Loss(terms={"loss": (1.0, mean_over(losses, where))}, metrics={"accuracy": mean_over(hit, where)})
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
@@ -97,7 +83,8 @@ class Pairs:
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the unit vectors of both texts [B D]."""
-        return {"first": self.vectors(variables, batch), "second": self.vectors(variables, second_texts(batch))}
+        sides = {"first": batch, "second": second_texts(batch)}
+        return {name: text_vectors(self.model, variables, side) for name, side in sides.items()}
 
     def features(self, variables: Variables, batch: Batch) -> Features:
         return features(self.model, variables, batch)

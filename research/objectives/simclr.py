@@ -12,20 +12,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.build import Block
-from research.objectives.compared import check_compared
+from research.objectives.compared import check_compared, own_is_nearest
 from research.objectives.inputs import (
     AUGMENTATIONS,
     Inputs,
-    augmented_inputs,
     check_augmentation,
     init_inputs,
     input_features,
     read_inputs,
     run_inputs,
+    two_views,
 )
 from research.objectives.text import mean_over, real_examples
 from research.ops.contrastive import nt_xent
-from research.ops.masking import example_keys
+from research.ops.unit_length import unit_length
 from research.types import Batch, Features, Keys, Loss, Variables
 
 Views = dict[str, Float[Array, "B E"]]
@@ -76,8 +76,7 @@ class SimCLR:
         first, second = features["first"], features["second"]
         where = real_examples(batch)
         losses = nt_xent(first, second, temperature=self.temperature, where=where)
-        near = jnp.where(where[None, :], jnp.einsum("be,ce->bc", first, second), -jnp.inf)
-        hit = (jnp.argmax(near, axis=1) == jnp.arange(near.shape[0])) & where
+        hit = own_is_nearest(first, second, where)
         return Loss(terms={"loss": (1.0, mean_over(losses, where))}, metrics={"accuracy": mean_over(hit, where)})
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
@@ -89,9 +88,7 @@ class SimCLR:
 
     def views(self, batch: Batch, noise: jax.Array) -> Inputs:
         """Both views of each example [2 B …], drawn by its id."""
-        keys = [example_keys(jax.random.fold_in(noise, index), batch["example_id"]) for index in range(2)]
-        both = [augmented_inputs(self.model, batch, self.augmentation, each) for each in keys]
-        return jax.tree.map(lambda *views: jnp.stack(views), *both)
+        return two_views(self.model, batch, self.augmentation, noise)
 
     def _encode(self, variables: Variables, batch: Batch, *, rng: Keys, train: bool) -> tuple[Views, dict[str, Any]]:
         views = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), self.views(batch, rng.noise))
@@ -103,5 +100,5 @@ class SimCLR:
 
         call: dict[str, Any] = dict(where=where, train=train, dropout=rng.dropout)
         joined, state = run_inputs(self.model, variables, views, project, **call)
-        joined = joined / jnp.maximum(jnp.linalg.norm(joined, axis=-1, keepdims=True), 1e-12)
+        joined = unit_length(joined)
         return {"first": joined[:count], "second": joined[count:]}, state

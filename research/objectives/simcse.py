@@ -7,13 +7,11 @@ from typing import Any, cast
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.objectives.compared import check_compared
+from research.objectives.compared import check_compared, own_is_nearest, text_vectors
 from research.objectives.text import (
     check_token_dropout,
-    encode,
     features,
     hide_tokens,
     init,
@@ -21,7 +19,6 @@ from research.objectives.text import (
     real_examples,
 )
 from research.ops.contrastive import clip
-from research.ops.product import product
 from research.types import Batch, Features, Keys, Loss, Variables
 
 Views = dict[str, Float[Array, "B D"]]
@@ -80,7 +77,8 @@ class SimCSE:
             if self.token_dropout:
                 noise = jax.random.fold_in(rng.noise, index)
                 view = hide_tokens(batch, noise, rate=self.token_dropout, mask_id=self.mask_id)
-            views[name] = self._vectors(variables, view, dropout=jax.random.fold_in(rng.dropout, index))
+            dropout = jax.random.fold_in(rng.dropout, index)
+            views[name] = text_vectors(self.model, variables, view, train=True, dropout=dropout)
         return views
 
     def compare(self, variables: Variables, features: Views, batch: Batch, *, step: jax.Array, train: bool) -> Loss:
@@ -88,9 +86,7 @@ class SimCSE:
         first, second = features["first"], features["second"]
         where = real_examples(batch)
         losses = clip(first, second, scale=1.0 / self.temperature, where=where)
-        near = product("bd,cd->bc", first, second, dtype=jnp.float32)
-        rivals = where[None, :] & ~jnp.eye(near.shape[0], dtype=bool)
-        hit = (jnp.diagonal(near) > jnp.max(jnp.where(rivals, near, -jnp.inf), axis=1)) & where
+        hit = own_is_nearest(first, second, where)
         return Loss(terms={"loss": (1.0, mean_over(losses, where))}, metrics={"accuracy": mean_over(hit, where)})
 
     def loss(self, variables: Variables, batch: Batch, *, rng: Keys, step: jax.Array, train: bool) -> Loss:
@@ -99,15 +95,7 @@ class SimCSE:
 
     def outputs(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Per-example results for evaluation: the unit vectors [B D] of texts as they are."""
-        return {"vectors": self._vectors(variables, batch)}
+        return {"vectors": text_vectors(self.model, variables, batch)}
 
     def features(self, variables: Variables, batch: Batch) -> Features:
         return features(self.model, variables, batch)
-
-    def _vectors(self, variables: Variables, batch: Batch, *, dropout: jax.Array | None = None) -> Float[Array, "B D"]:
-        """Each of length 1; under dropout where a key is given."""
-        hidden = encode(self.model, variables, batch, train=dropout is not None, dropout=dropout)
-        mask = batch["segment_ids"] > 0
-        found = cast(Array, self.model.apply({"params": variables["params"]}, hidden, mask, method="embed"))
-        # The bound comes before the root, whose slope at 0 is infinite.
-        return found / jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(found), axis=-1, keepdims=True), 1e-24))

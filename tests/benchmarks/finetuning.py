@@ -10,13 +10,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
-import sys
 
 import zstandard
-from keep import HERE, figures  # pyright: ignore[reportMissingImports]
+from keep import ROOT, keep, train  # pyright: ignore[reportMissingImports]
 
-ROOT = HERE.parents[1]
 DATA = "../shared/data"
 BUDGETS = {"evidence.seeds": 3, "evidence.budgets": "(300, 0)"}
 TEXTS = ("ag_news_10k", "trec", "sst2", "clinc150", "ud_ewt")
@@ -154,13 +151,6 @@ def strip_newsgroups() -> None:
                 file.write(json.dumps({"text": text or "-", "label": record["label"]}) + "\n")
 
 
-def command(workdir: str, page: str, keys: Keys) -> list[str]:
-    door = page.split("/")[0]
-    base: Keys = {"matmul_dtype": "bfloat16"} | ({"init_from": "runs/adapted"} if door == "finetune" else {})
-    given = [f"--config.{key}={value}" for key, value in (base | keys).items()]
-    return [f"research.{door}", f"--config=configs/{page}", f"--workdir={workdir}", *given]
-
-
 def of_seed(keys: Keys, seed: int) -> Keys:
     own = {key: str(value).format(seed=seed) for key, value in keys.items() if key != "seeds"}
     return own | {"seed": seed}
@@ -176,11 +166,11 @@ def main() -> None:
             runs = {f"runs/{name}_{seed}": of_seed(keys, seed) for seed in range(int(str(keys["seeds"])))}
         if name == "newsgroups20":
             strip_newsgroups()
+        door = page.split("/")[0]
+        base: Keys = {"matmul_dtype": "bfloat16"} | ({"init_from": "runs/adapted"} if door == "finetune" else {})
         for workdir, own in runs.items():
-            if not (ROOT / workdir / "result.json").is_file():
-                subprocess.run([sys.executable, "-m", *command(workdir, page, own)], cwd=ROOT, check=True)
-        found = [figures(ROOT / workdir) for workdir in runs]
-        (HERE / f"{name}.json").write_text(json.dumps(found if len(found) > 1 else found[0], indent=1) + "\n")
+            train(workdir, door, page, base | own)
+        keep(name, [ROOT / workdir for workdir in runs])
 
 
 if __name__ == "__main__":

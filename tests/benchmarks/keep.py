@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 # Long lists, which the run's own report shows.
 LEFT_OUT = ("confusion", "per_class", "reliability", "abstention", "mistakes", "label_names")
 
@@ -31,13 +35,27 @@ def figures(workdir: Path) -> dict[str, Any]:
     }
 
 
+def train(workdir: str, door: str, page: str, keys: Mapping[str, object]) -> None:
+    """Runs `research.DOOR` on a page in WORKDIR below the root, unless it is finished; an unfinished run goes on."""
+    if (ROOT / workdir / "result.json").is_file():
+        return
+    given = [f"--config.{key}={value}" for key, value in keys.items()]
+    command = [f"research.{door}", f"--config=configs/{page}", f"--workdir={workdir}", *given]
+    subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True)
+
+
+def keep(name: str, workdirs: Sequence[Path]) -> None:
+    """Writes NAME.json: the figures of a run, or a list of those of several."""
+    found = [figures(workdir) for workdir in workdirs]
+    (HERE / f"{name}.json").write_text(json.dumps(found if len(found) > 1 else found[0], indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("name")
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
     flags = parser.parse_args()
-    found = [figures(workdir) for workdir in flags.workdirs]
-    (HERE / f"{flags.name}.json").write_text(json.dumps(found[0] if len(found) == 1 else found, indent=1) + "\n")
+    keep(flags.name, flags.workdirs)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,9 @@ tests, trained for longer: they show that an objective learns, not what it can d
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 
-from keep import HERE, figures  # pyright: ignore[reportMissingImports]
+from keep import ROOT, keep, train  # pyright: ignore[reportMissingImports]
 
-ROOT = HERE.parents[1]
 Keys = dict[str, object]
 
 DIGITS: Keys = {
@@ -50,12 +46,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RUNS))
     for name in parser.parse_args().names or RUNS:
         page, keys = RUNS[name]
-        workdir = f"runs/{name}"
-        if not (ROOT / workdir / "result.json").is_file():
-            given = [f"--config.{key}={value}" for key, value in keys.items()]
-            command = ["research.pretrain", f"--config=configs/{page}", f"--workdir={workdir}", *given]
-            subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True)
-        (HERE / f"{name}.json").write_text(json.dumps(figures(ROOT / workdir), indent=1) + "\n")
+        train(f"runs/{name}", page.split("/")[0], page, keys)
+        keep(name, [ROOT / "runs" / name])
 
 
 if __name__ == "__main__":

@@ -54,13 +54,13 @@ def test_a_collapse_is_a_sentence_that_names_the_side():
     spread, same = unit(rng.normal(size=(20, 8))), np.ones((20, 8), np.float32) / np.sqrt(8).astype(np.float32)
     part = split(np.zeros((20, 2, 2, 1), np.uint8), [f"text {row}" for row in range(20)])
     dataset = Dataset({"val": part}, Spec())
-    healthy = watch_retrieval({"image": spread, "text": spread}, dataset)
+    healthy = watch_retrieval({"val": {"image": spread, "text": spread}}, dataset)
     assert healthy["collapse"] == "" and healthy["val/image_to_text_recall_at_1"] == 1.0
     assert healthy["val/text_to_image_mean_rank"] == 1.0
     for side in ("image", "text"):
-        found = watch_retrieval({"image": spread, "text": spread} | {side: same}, dataset)
+        found = watch_retrieval({"val": {"image": spread, "text": spread} | {side: same}}, dataset)
         assert found["collapse"].startswith(f"{side}s: all vectors are nearly equal")
-    first = watch_retrieval({"image": spread[:7], "text": spread[:7]}, dataset)  # of the first rows alone
+    first = watch_retrieval({"val": {"image": spread[:7], "text": spread[:7]}}, dataset)  # of the first rows alone
     assert first["val/image_to_text_mean_rank"] == 1.0
 
 

@@ -6,6 +6,7 @@ import pytest
 from research.batch import Dataset, Spec, Split
 from research.evaluation import scores
 from research.evaluation.tasks import TASKS, Scored
+from research.evaluation.vector_tasks import watch_vectors
 
 
 def scored(*right):
@@ -91,5 +92,7 @@ def test_neighbours_vote_where_rows_have_one_class_each(labels, knows):
     assert ("knn_accuracy" in found.figures) is knows
     assert found.headline == ("knn_accuracy" if knows else "cosine_to_mean")
     assert len(found.values) == 12
-    assert ("val/knn_accuracy" in scores.watched(vectors, vectors, dataset)) is knows
+    assert (
+        "val/knn_accuracy" in watch_vectors({"train": {"vectors": vectors}, "val": {"vectors": vectors}}, dataset)
+    ) is knows
     assert bool(TASKS["simcse"].floors(dataset, "val")) is knows

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from research.conversion import convert, verify
+from research.batch import Spec
+from research.build import resolve
+from research.conversion import convert, verify, write_published
 from research.interop import read_image_folder, write_image_folder
+from research.models import ALL_MODELS
 from research.models.convnet import ConvNetConfig
 from research.predict import main as predict
-from research.trained import open_trained
+from research.trained import Trained, open_trained
 from research.training_door import run_training
 from tests.interop.test_image_rules import SMALL_RESNET, SMALL_VIT, drawn
 from tests.pages import ROOT
@@ -110,6 +113,16 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     head = dict(name="classification", num_classes=3, pooling="mean")
     with pytest.raises(ValueError, match="stem='cifar', wanted 'imagenet'"):
         write_image_folder(tmp_path, model=config, head=head, task="classification", variables={}, size=8)
+
+
+def test_a_model_of_sounds_has_no_published_layout(tmp_path):
+    tower = dict(name="mlp", width=4)
+    given = dict(sample_rate=8000, audio_length=1600, num_mels=8, tower=tower)
+    model = resolve(dict(name="spectrogram", **given), ALL_MODELS, kind="model", image_size=0, num_channels=0)
+    about = {"model": model, "head": {}, "objective": {}, "tokenizer": ""}
+    trained = Trained(None, {}, None, Spec(sample_rate=8000, audio_length=1600), about, 0, None)
+    with pytest.raises(ValueError, match="no published family has a spectrogram model"):
+        write_published(tmp_path / "out", trained)
 
 
 @pytest.mark.parity

@@ -8,6 +8,7 @@ import pytest
 
 from research.build import build
 from research.interop.family import Family
+from research.interop.family import rules_of as family_rules
 from research.interop.hf_bert import bert
 from research.interop.hf_resnet import resnet
 from research.interop.hf_vit import vit
@@ -30,10 +31,7 @@ MODEL_CASES = {
 
 def rules_of(family: Family, task, config, head, settings):
     """Rules of a model beside a head, or of one alone, whose tensors have no prefix."""
-    rules = [*family.backbone(config, settings), *family.head(task, config, head)]
-    if task != "features":
-        return rules
-    return [dataclasses.replace(rule, theirs=rule.theirs.removeprefix(family.prefix)) for rule in rules]
+    return family_rules(family, task, config, head, settings, beside_head=task != "features")
 
 
 def drawn(config, head):
