@@ -18,22 +18,25 @@ from research.data.stream import eval_batches
 from research.objectives.classification import Classification
 from research.trained import Trained, open_trained
 
+_SIZES = ("image_size", "num_channels", "sample_rate", "audio_length")
+
 
 def with_soft_labels(dataset: Dataset, teacher: Path, *, batch_size: int) -> Dataset:
     """The data with the teacher's log-probabilities beside each training row.
 
     Raises:
-      ValueError: the teacher is no classifier of these labels that reads these tokens, in rows as long as these.
+      ValueError: the teacher is no classifier of these labels that reads these tokens, in rows as long as these, or
+        images or sounds of this size.
     """
     trained = open_trained(teacher)
     _check(trained, dataset, teacher)
-    objective, params = cast(Classification, trained.objective), trained.params
-    read = jax.jit(lambda params, batch: jax.nn.log_softmax(objective.logits({"params": params}, batch)))
+    objective, variables = cast(Classification, trained.objective), trained.variables
+    read = jax.jit(lambda variables, batch: jax.nn.log_softmax(objective.logits(variables, batch)))
     train, found = dataset.splits["train"], []
     for batch in eval_batches(train.examples, batch_size=batch_size):
-        found.append(np.asarray(read(params, batch))[batch["example_mask"]])
+        found.append(np.asarray(read(variables, batch))[batch["example_mask"]])
     rows = WithArray(train.examples, "soft_labels", np.concatenate(found))
-    known = fingerprint(str(dataset.facts.get("fingerprint", "")), _digest(params))
+    known = fingerprint(str(dataset.facts.get("fingerprint", "")), _digest(variables))
     return dataclasses.replace(
         dataset,
         splits={**dataset.splits, "train": dataclasses.replace(train, examples=rows)},
@@ -47,6 +50,11 @@ def _check(trained: Trained, dataset: Dataset, teacher: Path) -> None:
         raise ValueError(f"teacher={teacher} is a {kind}; give a finetuned classifier")
     if trained.spec.label_names != dataset.spec.label_names:
         raise ValueError(f"teacher={teacher} knows {trained.spec.label_names}, the data {dataset.spec.label_names}")
+    sizes = [{key: getattr(spec, key) for key in _SIZES} for spec in (trained.spec, dataset.spec)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"teacher={teacher} reads {sizes[0]}, the data are {sizes[1]}; give it what it was trained on")
+    if not dataset.tokenizer:
+        return
     ours = Tokenizer.from_str(dataset.tokenizer)
     if trained.tokenizer is None or trained.tokenizer.get_vocab() != ours.get_vocab():
         raise ValueError(
@@ -58,8 +66,8 @@ def _check(trained: Trained, dataset: Dataset, teacher: Path) -> None:
         raise ValueError(f"teacher={teacher} has {longest} positions, data.length={dataset.spec.length}; use {longest}")
 
 
-def _digest(params: Any) -> str:
+def _digest(variables: Any) -> str:
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
+    for leaf in jax.tree.leaves(variables):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()

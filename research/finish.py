@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 
 from research import provenance
@@ -17,7 +18,7 @@ from research.settings import Evaluating
 from research.training.checkpoint import Checkpoints
 from research.training.hooks import separate
 from research.training.log import Log
-from research.training.restore import read_params
+from research.training.restore import read_params, read_variables
 from research.training.state import TrainState, to_evaluate
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ def best_state(run: Run, state: TrainState, checkpoints: Checkpoints, log: Log) 
     best = checkpoints.choose_best()
     log.say(f"stopped at step {int(state.step)}; the best was step {best}")
     params = read_params(checkpoints.directory, best, like=separate(run.abstract)[0])
-    variables = {**state.variables, "params": params}
+    # What changed beside the parameters belongs to that step too: batch statistics of another would not fit them.
+    rest = {kind: tree for kind, tree in read_variables(checkpoints.directory, best).items() if kind != "frozen"}
+    rest = {kind: jax.device_put(tree, run.shardings.variables[kind]) for kind, tree in rest.items()}
+    variables = {**state.variables, **rest, "params": params}
     ema = None if state.ema is None else params
     return dataclasses.replace(state, step=jnp.asarray(best, jnp.int32), variables=variables, ema=ema)
 

@@ -174,7 +174,7 @@ def _show_pictures(found: Mapping[str, Any], printer: Printer) -> None:
     for name, split in found["splits"].items():
         if "labels" in split:
             printer.bars(f"{name}: examples by label", list(split["labels"].items()))
-    _show_repeats(found["repeats"], printer)
+    _show_repeats(found["repeats"], printer, aside="")
     printer.heading(f"first training batch, as {found['objective']} reads it")
     for row in found["batch"]:
         label = f"  ->  label {row['label']}" if "label" in row else ""
@@ -182,12 +182,14 @@ def _show_pictures(found: Mapping[str, Any], printer: Printer) -> None:
         printer.line(f"row {row['row']}: example {row['example_id']}, {pixels}{label}")
 
 
-def _show_repeats(repeats: Mapping[str, Any], printer: Printer) -> None:
+def _show_repeats(
+    repeats: Mapping[str, Any], printer: Printer, *, aside: str = " (case and white space set aside)"
+) -> None:
     rows = [(f"shared by {pair}", f"{count:,}", "") for pair, count in repeats["shared_rows"].items()]
     rows.append(("more than once in train", f"{repeats['duplicates_in_train']:,}", ""))
     for each in repeats["most_repeated"]:
         rows.append(("  most repeated", f"{each['times']:,}", _one_line(each["text"], 70)))
-    printer.table("repeats (case and white space set aside)", ("", "rows", "text"), rows)
+    printer.table(f"repeats{aside}", ("", "rows", "text"), rows)
 
 
 def _show_batch(found: Mapping[str, Any], printer: Printer) -> None:

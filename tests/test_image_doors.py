@@ -9,6 +9,7 @@ from PIL import Image
 
 from research.data import embedded_images
 from research.evaluate import main as evaluate
+from research.evaluator import evaluate_trained
 from research.inspect import main as inspect
 from research.predict import main as predict
 from research.training.restore import read_params, read_variables
@@ -120,6 +121,41 @@ def test_mistakes_are_named_before_work_starts(tmp_path, page, changes, message)
     with pytest.raises(ValueError, match=message):
         run_training("pretrain", [*page, *changes, f"--workdir={tmp_path / 'run'}"])
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_the_best_step_comes_with_its_own_batch_statistics(tmp_path, capsys):
+    """The rate grows so much that training gets worse, and the best step is not the last."""
+    flags = ["--config.evaluation.every=4", "--config.evaluation.patience=2", "--config.evaluation.floors=false"]
+    flags += ["--config.checkpoint.every=4", "--config.checkpoint.metric=val/loss", "--config.num_steps=40"]
+    flags += ["--config.optimizer.peak_rate=1.0", "--config.optimizer.schedule.warmup_steps=39"]
+    flags += ["--config.optimizer.schedule.name=constant", "--config.optimizer.clip_norm=0.0"]
+    run_training("pretrain", [*SIMCLR, *flags, f"--workdir={tmp_path}"])
+    said = capsys.readouterr().out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert f"the best was step {result['step']}" in said
+    last = max(json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert result["step"] < last
+    found = evaluate_trained(tmp_path, [], step=None, floors=False)
+    assert found["step"] == result["step"]
+    for key in ("val/loss", "val/rankme", "val/knn_accuracy"):
+        assert found[key] == pytest.approx(result[key], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_a_teacher_of_images(simclr, tmp_path):
+    page = f"--config={ROOT / 'configs/finetune/image_classification.py'}:tiny"
+    flags = ["--config.mesh.data=1", "--config.log.tensorboard=false", "--config.evaluation.floors=false"]
+    run_training(
+        "finetune", [page, *flags, f"--workdir={tmp_path / 'teacher'}", f"--config.init_from={simclr / 'whole'}"]
+    )
+    student = [*CLASSIFY, *flags, f"--config.teacher={tmp_path / 'teacher'}", "--config.objective.soft_weight=1.0"]
+    student += ["--config.data.valid_path=", "--config.data.test_path="]
+    run_training("pretrain", [*student, f"--workdir={tmp_path / 'student'}"])
+    lines = [json.loads(line) for line in (tmp_path / "student" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["train/soft"] < lines[0]["train/soft"]
+    with pytest.raises(ValueError, match="'image_size': 8.*'image_size': 10"):
+        run_training("pretrain", [*student, "--config.data.size=10", f"--workdir={tmp_path / 'other'}"])
 
 
 @pytest.mark.slow

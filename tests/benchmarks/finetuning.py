@@ -26,8 +26,8 @@ def splits(name: str, *, valid: str = "", test: str = "test") -> Keys:
 
 
 AG_NEWS = splits("ag_news_10k")
-# Chosen on validation rows: for TREC from the continued checkpoint (its twin from scratch does better with the mean
-# over positions and without layer_decay: trec_scratch), for CLINC150 at 300 labels.
+# Chosen on validation rows: for TREC from the continued checkpoint (whether its twin from scratch wants another recipe,
+# trec_scratch tells), for CLINC150 at 300 labels.
 TREC = splits("trec") | {"data.label_field": "coarse", "data.length": 32}
 TREC_RECIPE = {
     "head.pooling": "first",
