@@ -1,12 +1,14 @@
 """The doors on pictures with texts: pretraining two towers, going on from them, evaluating, and what is refused."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from research.evaluate import main as evaluate
+from research.predict import main as predict
 from research.training.restore import read_params
 from research.training_door import run_training
 from tests.media_files import encoded, pictures, write_folder
@@ -91,6 +93,24 @@ def test_a_page_without_a_model_goes_on_from_a_run_with_batch_statistics(caption
     before, after = (read_params(tmp_path / name / "checkpoints", step) for name, step in (("run", 2), ("again", 1)))
     assert all(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(after)))
     assert evaluate([f"--workdir={tmp_path / 'again'}"]) == 0
+
+
+@pytest.mark.slow
+def test_pictures_are_found_by_a_text_and_by_a_picture(captions, tmp_path, capsys):
+    run, folder = tmp_path / "run", Path(captions).parent
+    run_training("pretrain", [*page("clip", captions, num_steps=150, batch_size=30), f"--workdir={run}"])
+    capsys.readouterr()
+    asked = ["red 3", "blue 4", str(folder / "6.png")]
+    assert predict([f"--workdir={run}", "--task=search", f"--index={folder}", "--top=10", *asked]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["input"] for line in lines] == asked
+    for line, odd in zip(lines, (0, 1, 0), strict=True):  # even pictures are red, odd ones blue
+        colours = [int(Path(each["file"]).stem) % 2 == odd for each in line["found"]]
+        assert sum(colours) >= 9
+    assert lines[2]["found"][0]["file"] == str(folder / "6.png")
+    assert predict([f"--workdir={run}", "red 3"]) == 0
+    vector = json.loads(capsys.readouterr().out)["embedding"]
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(
