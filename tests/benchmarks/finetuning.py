@@ -92,6 +92,7 @@ RUNS: dict[str, tuple[str, Keys]] = {
             "data.path": f"('{DATA}/ag_news_10k/train.jsonl.zst', '{DATA}/newsgroups20/train.jsonl.zst', "
             f"'{DATA}/docs_en/train.jsonl.zst')",
             "data.weights": "(0.6, 0.3, 0.1)",
+            "num_steps": 1500,
         },
     ),
     "table_trec": ("finetune/text_classification.py", TREC | TREC_RECIPE | DECAY | BUDGETS | {"evidence.seeds": 5}),
