@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 def get_config(variant=""):
     tiny = variant == "tiny"
-    tower = dict(name="resnet18", stem="cifar", widths=(32, 64, 128), depths=(1, 1, 1), stem_width=32)
+    tower = dict(name="resnet18", widths=(32, 64, 128), depths=(1, 1, 1), stem_width=32)
     if tiny:
         tower = dict(name="resnet18", stem="cifar", widths=(8, 16), depths=(1, 1), stem_width=8)
     return ConfigDict(
@@ -41,11 +41,11 @@ def get_config(variant=""):
                     mel_mask_bands=4 if tiny else 10,
                 ),
             ),
-            optimizer=dict(name="adamw", peak_rate=2e-3, schedule=dict(name="cosine", warmup_steps=2 if tiny else 100)),
-            num_steps=20 if tiny else 1500,
+            optimizer=dict(name="adamw", peak_rate=2e-3, schedule=dict(name="cosine", warmup_steps=2 if tiny else 30)),
+            num_steps=20 if tiny else 300,
             batch_size=16 if tiny else 128,
             log=dict(every=10 if tiny else 50),
-            evaluation=dict(every=10 if tiny else 250, batch_size=64 if tiny else 256),
-            checkpoint=dict(every=0 if tiny else 250),
+            evaluation=dict(every=10 if tiny else 150, batch_size=64 if tiny else 256),
+            checkpoint=dict(every=0 if tiny else 150),
         )
     )

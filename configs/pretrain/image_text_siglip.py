@@ -63,7 +63,7 @@ MODELS = {
         embed_dim=128,
     ),
     "emoji": dict(
-        image=dict(name="convnet", connection="plain", stem="none", depths=(1, 1, 1, 1), widths=(32, 64, 128, 192)),
+        image=dict(name="convnet", connection="plain", stem_width=32, depths=(1, 1, 1, 1), widths=(32, 64, 128, 192)),
         text=SMALL_TEXT,
         embed_dim=128,
     ),
@@ -90,7 +90,7 @@ def get_config(variant=""):
                 beta2=0.95,
                 schedule=dict(name="cosine", warmup_steps=2000 if large else 2 if tiny else 50),
             ),
-            num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 900}[variant],
+            num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 600}[variant],
             batch_size={"": 1024, "tiny": 16, "glyphs": 256, "emoji": 128}[variant],
             log=dict(every=10 if tiny else 50),
             evaluation=dict(every=1000 if large else 10 if tiny else 250, batch_size=64 if tiny else 256),
