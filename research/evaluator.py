@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from research import provenance
 from research.batch import AXES, Dataset, Source
@@ -27,7 +26,7 @@ from research.inference.prompts import answer_prompts
 from research.inference.text_model import TextModel
 from research.settings import Evaluating
 from research.trained import open_trained, separator, text_model
-from research.training.sharding import batch_shardings, make_mesh, put_batch, replicated
+from research.training.sharding import Layout, MeshShape, batch_shardings, make_layout, put_batch
 from research.training.step import make_eval_step
 from research.types import Batch, Objective, Variables
 
@@ -38,10 +37,10 @@ class Evaluator:
     """Scores of whole splits, for a run under way and for a finished one alike."""
 
     def __init__(
-        self, objective: Objective, dataset: Dataset, mesh: Mesh, *, name: str, seed: int, batch_size: int
+        self, objective: Objective, dataset: Dataset, layout: Layout, *, name: str, seed: int, batch_size: int
     ) -> None:
-        self._dataset, self._mesh, self._name = dataset, mesh, name
-        self._seed, self._batch_size = seed, -(-batch_size // mesh.size) * mesh.size
+        self._dataset, self._layout, self._name = dataset, layout, name
+        self._seed, self._batch_size = seed, -(-batch_size // layout.batch_parts) * layout.batch_parts
         self._eval_step = jax.jit(make_eval_step(objective, seed=seed))
         outputs = getattr(objective, "outputs", None)
         self._outputs = None if outputs is None else jax.jit(outputs)
@@ -121,7 +120,7 @@ class Evaluator:
     def _batches(self, examples: Source) -> Iterator[Batch]:
         shardings = None
         for batch in eval_batches(examples, batch_size=self._batch_size):
-            shardings = shardings or batch_shardings(batch, AXES, self._mesh)
+            shardings = shardings or batch_shardings(batch, AXES, self._layout)
             yield put_batch(batch, shardings)
 
 
@@ -158,17 +157,17 @@ def evaluate_trained(
     settings: Evaluating = build(page.get("evaluation", {}), {"": Evaluating}, kind="evaluation")
     if settings.robustness:
         _check_robustness(dataset, trained.about["objective"]["name"])
-    mesh = build(page.get("mesh", {}), {"": make_mesh}, kind="mesh")
+    layout = make_layout(build(page.get("mesh", {}), {"": MeshShape}, kind="mesh"))
     evaluator = Evaluator(
         trained.objective,
         dataset,
-        mesh,
+        layout,
         name=trained.about["objective"]["name"],
         seed=page.get("seed", 0),
         batch_size=settings.batch_size or page["batch_size"],
     )
-    with jax.set_mesh(mesh):
-        variables = jax.device_put(trained.variables, replicated(mesh))
+    with layout.active():
+        variables = jax.device_put(trained.variables, layout.replicated())
         found = evaluator.all_scores(variables, floors=floors, robustness=settings.robustness)
         return {"step": trained.step} | found
 

@@ -20,7 +20,7 @@ from research.objectives.low_rank import LowRank
 from research.settings import Evaluating, Evidence, Logging, Saving, Tuning
 from research.trained import Trained, open_trained
 from research.training.optimizer import OPTIMIZERS
-from research.training.sharding import make_mesh
+from research.training.sharding import MeshShape
 from research.types import Objective
 
 Nested = Mapping[str, Any]
@@ -52,7 +52,7 @@ class Page:
     weights: Literal["pretrained", "scratch"] = "pretrained"
     evidence: Annotated[Nested, Block("evidence", {"": Evidence})] = field(default_factory=dict)
     tuning: Annotated[Nested, Block("tuning", {"": Tuning})] = field(default_factory=dict)
-    mesh: Annotated[Nested, Block("mesh", {"": make_mesh})] = field(default_factory=dict)
+    mesh: Annotated[Nested, Block("mesh", {"": MeshShape})] = field(default_factory=dict)
     log: Annotated[Nested, Block("log", {"": Logging})] = field(default_factory=dict)
     checkpoint: Annotated[Nested, Block("checkpoint", {"": Saving})] = field(default_factory=dict)
     evaluation: Annotated[Nested, Block("evaluation", {"": Evaluating})] = field(default_factory=dict)

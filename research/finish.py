@@ -48,7 +48,7 @@ def finish(
     params = variables["params"] if merged is None else merged(variables)
     result |= run.evaluator.all_scores(variables, floors=evaluating.floors, robustness=evaluating.robustness)
     if run.forgetting is not None:
-        result |= run.forgetting.measure(params, run.mesh)
+        result |= run.forgetting.measure(params, run.layout)
     result["shared_rows"] = dict(run.experiment.dataset.facts.get("shared_rows", {}))
     result["first_step_seconds"] = log.first_step_seconds
     result["peak_memory_mb"] = provenance.peak_memory_mb()

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from research import provenance
 from research.batch import Dataset, Split
@@ -19,7 +18,7 @@ from research.data.rows import FirstRows
 from research.evaluator import Evaluator
 from research.experiment import Experiment
 from research.settings import Evaluating
-from research.training.sharding import replicated
+from research.training.sharding import Layout
 from research.types import Objective, Params
 
 
@@ -34,14 +33,14 @@ class Forgetting:
     seed: int
     batch_size: int
 
-    def measure(self, params: Params, mesh: Mesh) -> dict[str, Any]:
+    def measure(self, params: Params, layout: Layout) -> dict[str, Any]:
         """`forgetting/before` and `forgetting/after`, in nats, and the number of `forgetting/rows`.
 
         After is the backbone of `params` under the head of before.
         """
         sizes = {"seed": self.seed, "batch_size": self.batch_size}
-        evaluator = Evaluator(self.objective, self.data, mesh, name=self.name, **sizes)
-        before = jax.device_put(self.params, replicated(mesh))
+        evaluator = Evaluator(self.objective, self.data, layout, name=self.name, **sizes)
+        before = jax.device_put(self.params, layout.replicated())
         after = {**before, "backbone": params["backbone"]}
         found: dict[str, Any] = {"forgetting/rows": len(self.data.splits["val"].examples)}
         for name, each in (("before", before), ("after", after)):

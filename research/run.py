@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 from research import provenance
@@ -29,7 +28,7 @@ from research.training.log import Log
 from research.training.loop import fit
 from research.training.optimizer import OPTIMIZERS, layer_multipliers
 from research.training.restore import restore_latest
-from research.training.sharding import batch_shardings, make_mesh, put_batch
+from research.training.sharding import MeshShape, batch_shardings, make_layout, put_batch, unboxed
 from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, to_evaluate
 from research.training.step import make_train_step
 from research.types import Batch
@@ -41,31 +40,31 @@ class Run:
     def __init__(self, experiment: Experiment) -> None:
         page = experiment.page
         self.experiment, self.page, self.objective = experiment, page, experiment.objective
-        self.mesh = build(page.mesh, {"": make_mesh}, kind="mesh")
-        parts = page.accumulate * self.mesh.size
+        self.layout = layout = make_layout(build(page.mesh, {"": MeshShape}, kind="mesh"))
+        parts = page.accumulate * layout.batch_parts
         if page.batch_size % parts:
             raise ValueError(
-                f"batch_size={page.batch_size} does not divide over {self.mesh.size} devices x {page.accumulate} "
+                f"batch_size={page.batch_size} does not divide over {layout.batch_parts} devices x {page.accumulate} "
                 f"microbatches; use a multiple of {parts}"
             )
         examples = experiment.dataset.splits["train"].examples
         self.stream = TrainStream(examples, seed=page.seed, batch_size=page.batch_size)
         first = self.stream.batch_at(0)
-        self._batch_shardings = batch_shardings(first, AXES, self.mesh)
+        self._batch_shardings = batch_shardings(first, AXES, layout)
         self.first_batch = put_batch(first, self._batch_shardings)
         self.optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", num_steps=page.num_steps)
         self.tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
         tuning = self.tuning
         if tuning.linear_probe:
             check_probe(experiment.about["head"], experiment.about["objective"]["name"])
-        params = nn.meta.unbox(abstract_params(self.objective, self.first_batch))
+        params = unboxed(abstract_params(self.objective, self.first_batch))
         multipliers = None
         if tuning.multiplies:
             kinds = {name: getattr(tuning, name) for name in ("freeze_backbone", "freeze_layers", "layer_decay")}
             multipliers = layer_multipliers(params, **kinds)
         transform = self.optimizer.transform(params, multipliers)
         self._transform = transform
-        self.abstract = abstract_state(self.objective, transform, self.first_batch, self.mesh, ema=page.ema_decay > 0.0)
+        self.abstract = abstract_state(self.objective, transform, self.first_batch, layout, ema=page.ema_decay > 0.0)
         self.shardings = shardings_of(self.abstract)
         check_accumulation(self.objective, self.abstract.variables, page.accumulate)
         step = make_train_step(
@@ -86,7 +85,7 @@ class Run:
         self.evaluator = Evaluator(
             self.objective,
             experiment.dataset,
-            self.mesh,
+            layout,
             name=experiment.about["objective"]["name"],
             seed=page.seed,
             batch_size=settings.batch_size or page.batch_size,
@@ -146,7 +145,7 @@ class Run:
         about = self.experiment.about
         return (
             f"{about['objective']['name']} · {about['model']['name']} · {count / 1e6:.2f} M parameters · "
-            f"{about['model']['dtype']} · {self.mesh.size} x {device.device_kind}"
+            f"{about['model']['dtype']} · {self.layout.size} x {device.device_kind}"
         )
 
 
@@ -160,7 +159,7 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
     run = Run(experiment)
     before = provenance.read_config(workdir)
     kept = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric", "mode")}
-    with jax.set_mesh(run.mesh), Checkpoints(workdir / "checkpoints", about=experiment.about, **kept) as checkpoints:
+    with run.layout.active(), Checkpoints(workdir / "checkpoints", about=experiment.about, **kept) as checkpoints:
         state, host = run.start(workdir / "checkpoints", fall_back=saving.fall_back)
         if before is not None:
             rates = build(before["optimizer"], OPTIMIZERS, kind="optimizer", num_steps=before["num_steps"]).schedule
@@ -216,6 +215,6 @@ def _open_log(run: Run, workdir: Path, settings: Logging, started: float) -> Log
         rate=run.optimizer.schedule,
         started=started,
         flops_per_example=run.experiment.flops_per_example,
-        peak_flops=None if peak is None else peak * run.mesh.size,
+        peak_flops=None if peak is None else peak * run.layout.size,
         tensorboard=settings.tensorboard,
     )

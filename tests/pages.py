@@ -20,7 +20,7 @@ SMALL = {
     "optimizer.schedule.name": "constant",
     "optimizer.schedule.warmup_steps": 0,
     "model.unroll": 1,
-    "mesh.data": 1,
+    "mesh.devices": 1,
     "batch_size": 8,
     "log.tensorboard": "false",
     "evaluation.floors": "false",

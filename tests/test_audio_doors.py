@@ -11,7 +11,7 @@ from research.training.restore import read_params, read_variables
 from research.training_door import run_training
 from tests.pages import ROOT
 
-FLAGS = ["--config.mesh.data=1", "--config.log.tensorboard=false"]
+FLAGS = ["--config.mesh.devices=1", "--config.log.tensorboard=false"]
 SIMCLR = [f"--config={ROOT / 'configs/pretrain/audio_simclr.py'}:tiny", *FLAGS]
 CLASSIFY = [f"--config={ROOT / 'configs/finetune/audio_classification.py'}:tiny", *FLAGS]
 MAE = [f"--config={ROOT / 'configs/pretrain/image_mae.py'}:tiny", *FLAGS]

@@ -47,7 +47,7 @@ def test_two_masks_are_filled_with_a_word_of_two_characters(texts, tmp_path, cap
         "optimizer.peak_rate": 0.01,
         "num_steps": 300,
         "batch_size": 32,
-        "mesh.data": 1,
+        "mesh.devices": 1,
         "evaluation.samples": "('猫坐在<mask><mask>上。',)",
         "evaluation.floors": "false",
         "log.tensorboard": "false",

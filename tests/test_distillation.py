@@ -72,7 +72,7 @@ def runs(tmp_path_factory):
 
 
 def arguments(place, **changes):
-    keys = {"data.path": place / "rows.jsonl", "data.length": 16, "num_steps": 4, "batch_size": 8, "mesh.data": 1}
+    keys = {"data.path": place / "rows.jsonl", "data.length": 16, "num_steps": 4, "batch_size": 8, "mesh.devices": 1}
     keys |= {"log.tensorboard": "false", "evaluation.floors": "false"}
     keys |= {key.replace("__", "."): value for key, value in changes.items()}
     page = f"--config={ROOT / 'configs/finetune/text_classification.py'}:tiny"

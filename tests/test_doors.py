@@ -45,7 +45,7 @@ def finetune(corpus, pretrained):
 
     def run(name, **changes):
         keys = {"data.path": corpus, "data.length": 16, "num_steps": 3, "init_from": pretrained / "last"}
-        keys |= {"log.tensorboard": "false", "evaluation.floors": "false", "mesh.data": 1}
+        keys |= {"log.tensorboard": "false", "evaluation.floors": "false", "mesh.devices": 1}
         keys |= {key.replace("__", "."): value for key, value in changes.items()}
         workdir = pretrained / name
         run_training(

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from research.batch import AXES
-from research.training.sharding import batch_shardings, make_mesh, put_batch
+from research.training.sharding import MeshShape, batch_shardings, make_layout, put_batch
 from research.training.state import TrainState
 from research.training.step import make_train_step, step_keys
 from research.types import Keys
@@ -43,7 +43,7 @@ def loss_and_gradient(objective, batch, *, accumulate=1, mesh=None):
     step = make_train_step(objective, transform, seed=3, accumulate=accumulate)
     if mesh is not None:
         batch = put_batch(batch, batch_shardings(batch, AXES, mesh))
-        with jax.set_mesh(mesh):
+        with mesh.active():
             new, metrics = jax.jit(step)(state, batch)
     else:
         new, metrics = jax.jit(step)(state, batch)
@@ -74,13 +74,17 @@ def test_accumulated_microbatches_equal_the_whole_batch(name):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_eight_devices_equal_one(name):
     assert len(jax.devices()) == 8
-    assert_equal(whole_batch(name), loss_and_gradient(small_objective(name), packed_batch(), mesh=make_mesh()))
+    assert_equal(
+        whole_batch(name), loss_and_gradient(small_objective(name), packed_batch(), mesh=make_layout(MeshShape()))
+    )
 
 
 def test_accumulated_microbatches_on_eight_devices_equal_the_whole_batch():
     batch = packed_batch(rows=16)
     first = loss_and_gradient(small_objective("causal_lm"), batch)
-    assert_equal(first, loss_and_gradient(small_objective("causal_lm"), batch, accumulate=2, mesh=make_mesh()))
+    assert_equal(
+        first, loss_and_gradient(small_objective("causal_lm"), batch, accumulate=2, mesh=make_layout(MeshShape()))
+    )
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -153,11 +157,11 @@ def test_unrolled_layers_equal_scanned_ones():
 def test_ten_sgd_steps_give_equal_parameters_on_eight_devices_and_one():
     objective, transform = small_objective("masked_lm"), optax.sgd(0.1)
     states = []
-    for mesh in (make_mesh(data=1), make_mesh()):
+    for mesh in (make_layout(MeshShape(devices=1)), make_layout(MeshShape())):
         batch = packed_batch()
         state = initial_state(objective, batch, transform)
         step = jax.jit(make_train_step(objective, transform, seed=3))
-        with jax.set_mesh(mesh):
+        with mesh.active():
             for index in range(10):
                 batch["example_id"] = np.arange(8, dtype=np.uint32) + 8 * index
                 state, _ = step(state, put_batch(batch, batch_shardings(batch, AXES, mesh)))

@@ -43,7 +43,7 @@ def arguments(corpus, pretrained, workdir, **more):
         "num_steps": 8,
         "optimizer.schedule.warmup_steps": 2,
         "log.tensorboard": "false",
-        "mesh.data": 1,
+        "mesh.devices": 1,
         "evidence.seeds": 2,
         "evidence.budgets": "(12,)",
         "evidence.least_steps": 3,

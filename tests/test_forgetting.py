@@ -10,7 +10,7 @@ from research.conversion import convert
 from research.evaluate import main as evaluate
 from research.experiment import complete, load_page, open_experiment
 from research.forgetting import open_forgetting
-from research.training.sharding import make_mesh
+from research.training.sharding import MeshShape, make_layout
 from research.training_door import run_training
 from tests.pages import ROOT, small_page
 
@@ -29,7 +29,7 @@ def origin(corpus, tmp_path_factory):
 
 
 def arguments(corpus, init_from, **more):
-    keys = {"data.path": corpus, "data.length": 16, "init_from": init_from, "num_steps": 4, "mesh.data": 1}
+    keys = {"data.path": corpus, "data.length": 16, "init_from": init_from, "num_steps": 4, "mesh.devices": 1}
     keys |= {"log.tensorboard": "false", "optimizer.schedule.warmup_steps": 1, "data.valid_fraction": 0.2}
     return keys | {key.replace("__", "."): str(value) for key, value in more.items()}
 
@@ -47,7 +47,7 @@ def test_before_is_the_loss_of_the_run_itself(corpus, origin):
     assert whole is not None
     backbone = experiment.origin.params["backbone"]
     moved = jax.tree.map(lambda leaf: leaf + 0.1 * np.sign(leaf), backbone)
-    found = whole.measure({"backbone": moved, "head": {}}, make_mesh(data=1))
+    found = whole.measure({"backbone": moved, "head": {}}, make_layout(MeshShape(devices=1)))
     assert found["forgetting/before"] == pytest.approx(result["val/loss"], abs=1e-6)
     assert found["forgetting/after"] != pytest.approx(found["forgetting/before"], abs=1e-3)
 

@@ -65,7 +65,7 @@ def losses(folder: Path) -> dict[str, list[float]]:
             page = [f"--config={ROOT / 'configs/finetune' / name}.py:tiny"]
             changes = {"data.path": folder / "corpus.jsonl", "data.length": 16, "init_from": folder / origin}
             changes |= {"num_steps": 10, "log.every": 1, "log.tensorboard": "false", "evaluation.floors": "false"}
-            changes |= {"mesh.data": 1} | MORE.get(objective, {})
+            changes |= {"mesh.devices": 1} | MORE.get(objective, {})
             if origin == "masked_lm" and objective != "pairs":  # the head is new
                 changes |= {"head.dropout": 0.0}
             page += [f"--config.{key}={value}" for key, value in changes.items()]

@@ -18,7 +18,7 @@ from tests.pages import ROOT
 
 SIMCLR = [
     f"--config={ROOT / 'configs/pretrain/image_simclr.py'}:tiny",
-    "--config.mesh.data=1",
+    "--config.mesh.devices=1",
     "--config.log.tensorboard=false",
 ]
 CLASSIFY = [f"--config={ROOT / 'configs/pretrain/image_classification.py'}:tiny", "--config.log.tensorboard=false"]
@@ -62,7 +62,7 @@ def test_vectors_are_scored_beside_pixels_and_edges(simclr):
 def test_a_frozen_backbone_and_its_statistics_stay_and_a_new_head_learns(simclr, tmp_path):
     pretrained, workdir = simclr / "whole", tmp_path / "run"
     page = f"--config={ROOT / 'configs/finetune/image_classification.py'}:tiny"
-    flags = ["--config.mesh.data=1", "--config.log.tensorboard=false", "--config.tuning.freeze_backbone=true"]
+    flags = ["--config.mesh.devices=1", "--config.log.tensorboard=false", "--config.tuning.freeze_backbone=true"]
     run_training("finetune", [page, *flags, f"--workdir={workdir}", f"--config.init_from={pretrained}"])
     given, found = (read_params(place / "checkpoints", 20) for place in (pretrained, workdir))
     assert all(map(np.array_equal, jax.tree.leaves(given["backbone"]), jax.tree.leaves(found["backbone"])))
@@ -145,7 +145,7 @@ def test_the_best_step_comes_with_its_own_batch_statistics(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_student_learns_from_a_teacher_of_images(simclr, tmp_path):
     page = f"--config={ROOT / 'configs/finetune/image_classification.py'}:tiny"
-    flags = ["--config.mesh.data=1", "--config.log.tensorboard=false", "--config.evaluation.floors=false"]
+    flags = ["--config.mesh.devices=1", "--config.log.tensorboard=false", "--config.evaluation.floors=false"]
     run_training(
         "finetune", [page, *flags, f"--workdir={tmp_path / 'teacher'}", f"--config.init_from={simclr / 'whole'}"]
     )

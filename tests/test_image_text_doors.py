@@ -17,7 +17,7 @@ from tests.pages import ROOT
 SMALL = {
     "data.channels": 3,
     "data.tokenizer.name": "character",
-    "mesh.data": 1,
+    "mesh.devices": 1,
     "log.tensorboard": "false",
 }
 
@@ -87,7 +87,7 @@ def test_a_page_without_a_model_goes_on_from_a_run_with_batch_statistics(caption
         "    objective = dict(name='clip')\n"
         "    return ConfigDict(dict(data=data, objective=objective, optimizer=optimizer, num_steps=1, batch_size=8))\n"
     )
-    flags = [f"--config.data.path={captions}", f"--config.init_from={tmp_path / 'run'}", "--config.mesh.data=1"]
+    flags = [f"--config.data.path={captions}", f"--config.init_from={tmp_path / 'run'}", "--config.mesh.devices=1"]
     flags += ["--config.log.tensorboard=false", "--config.evaluation.floors=false", f"--workdir={tmp_path / 'again'}"]
     run_training("pretrain", [f"--config={path}", *flags])
     before, after = (read_params(tmp_path / name / "checkpoints", step) for name, step in (("run", 2), ("again", 1)))

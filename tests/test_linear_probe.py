@@ -26,7 +26,7 @@ def place(tmp_path_factory):
 
 
 def probe(place, name, **changes):
-    keys = {"data.path": place / "rows.jsonl", "data.length": 16, "data.valid_fraction": 0.3, "mesh.data": 1}
+    keys = {"data.path": place / "rows.jsonl", "data.length": 16, "data.valid_fraction": 0.3, "mesh.devices": 1}
     keys |= {"init_from": place / "start", "tuning.linear_probe": "true", "log.tensorboard": "false"}
     keys |= {key.replace("__", "."): value for key, value in changes.items()}
     page = f"--config={ROOT / 'configs/finetune/text_classification.py'}:tiny"

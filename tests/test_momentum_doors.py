@@ -11,7 +11,7 @@ from research.training.restore import read_params, read_variables
 from research.training_door import run_training
 from tests.pages import ROOT
 
-QUIET = ["--config.mesh.data=1", "--config.log.tensorboard=false"]
+QUIET = ["--config.mesh.devices=1", "--config.log.tensorboard=false"]
 MOCO = [f"--config={ROOT / 'configs/pretrain/image_moco.py'}:tiny", *QUIET]
 SIMCSE = [f"--config={ROOT / 'configs/pretrain/text_simcse.py'}:tiny", *QUIET]
 

@@ -63,7 +63,7 @@ def trained(corpus, tmp_path_factory):
         "evaluation.every": 0,
         "log.every": 100,
         "log.tensorboard": "false",
-        "mesh.data": 1,
+        "mesh.devices": 1,
     }
     arguments = [f"--config.{key}={value}" for key, value in keys.items()]
     page = f"--config={ROOT / 'configs/finetune/question_answering.py'}:tiny"

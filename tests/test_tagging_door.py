@@ -46,7 +46,7 @@ def tagger(corpus, tmp_path_factory):
         "objective.token_dropout": 0.0,
         "head.dropout": 0.0,
         "log.tensorboard": "false",
-        "mesh.data": 1,
+        "mesh.devices": 1,
         "evaluation.robustness": "true",
     }
     arguments = [f"--config.{key}={value}" for key, value in keys.items()]

@@ -63,7 +63,7 @@ def finetune(corpus, pretrained, page, origin, name="", **more):
         "batch_size": 32,
         "log.tensorboard": "false",
         "log.every": 50,
-        "mesh.data": 1,
+        "mesh.devices": 1,
         "evaluation.every": 0,
     }
     keys |= {key.replace("__", "."): value for key, value in more.items()}

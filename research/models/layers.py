@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Float, Int
 
 from research.ops.product import product
@@ -107,7 +108,9 @@ class Embedding(nn.Module):
         self.embedding = self.param("embedding", init, (self.num_embeddings, self.width), self.param_dtype)
 
     def __call__(self, ids: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        return jnp.take(jnp.asarray(self.embedding), ids, axis=0).astype(self.dtype)
+        # Gathered over its width first: a lookup in a table that is sharded both ways copies it whole.
+        table = with_logical_constraint(jnp.asarray(self.embedding), (self.axes[0], None))
+        return with_logical_constraint(jnp.take(table, ids, axis=0).astype(self.dtype), ("batch", "length", "hidden"))
 
     def table(self) -> Float[Array, "V D"]:
         return jnp.asarray(self.embedding)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh
 
 from research.training.optimizer import state_shardings
-from research.training.sharding import parameter_shardings, replicated
+from research.training.sharding import Layout, parameter_shardings, unboxed
 from research.types import Batch, Objective, Params, Variables
 
 
@@ -47,13 +45,13 @@ def abstract_params(objective: Objective, batch: Batch) -> Any:
 
 
 def abstract_state(
-    objective: Objective, transform: optax.GradientTransformation, batch: Batch, mesh: Mesh, *, ema: bool
+    objective: Objective, transform: optax.GradientTransformation, batch: Batch, layout: Layout, *, ema: bool
 ) -> TrainState:
     """The state's shapes and types, with shardings; optimizer state and average lie as the parameters do."""
-    whole = replicated(mesh)
+    whole = layout.replicated()
     boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), batch))
-    abstract = nn.meta.unbox(boxed)
-    placed = parameter_shardings(boxed, mesh)
+    abstract = unboxed(boxed)
+    placed = parameter_shardings(boxed, layout)
     opt_state = jax.eval_shape(transform.init, abstract["params"])
     variables = jax.tree.map(_place, abstract, placed)
     scalar = _place(jax.ShapeDtypeStruct((), jnp.int32), whole)
@@ -91,7 +89,7 @@ def init_state(
 
     Given ones enter as arguments between two jitted inits: in a closure they would be baked into the program.
     """
-    draw = jax.jit(lambda rng, batch: nn.meta.unbox(objective.init(rng, batch)), out_shardings=shardings.variables)
+    draw = jax.jit(lambda rng, batch: unboxed(objective.init(rng, batch)), out_shardings=shardings.variables)
     variables = dict(draw(jax.random.key(seed), batch))
     given = dict(given or {})
     if "teacher" in variables:

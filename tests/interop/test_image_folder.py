@@ -83,7 +83,7 @@ def test_a_published_classifier_labels_pictures(tmp_path, capsys):
 def test_finetuning_starts_from_a_published_folder(tmp_path):
     _, variables = published(tmp_path / "given", "vit", task="features", channels=1)
     page = f"--config={ROOT / 'configs/finetune/image_classification.py'}:tiny"
-    flags = ["--config.mesh.data=1", "--config.log.tensorboard=false", "--config.num_steps=2"]
+    flags = ["--config.mesh.devices=1", "--config.log.tensorboard=false", "--config.num_steps=2"]
     flags += ["--config.evaluation.every=0", "--config.evaluation.floors=false", "--config.tuning.freeze_backbone=true"]
     flags += ["--config.optimizer.schedule.warmup_steps=0", "--config.optimizer.schedule.name=constant"]
     run_training(

@@ -17,7 +17,7 @@ from tests.drawn import FAMILIES, LENGTH, draw
 from tests.pages import ROOT
 
 COMMON = {
-    "mesh.data": 1,
+    "mesh.devices": 1,
     "log.tensorboard": "false",
     "evaluation.floors": "false",
     "evaluation.samples": "()",

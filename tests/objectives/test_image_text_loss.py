@@ -12,7 +12,7 @@ import pytest
 from research.build import build, resolve
 from research.models import PAIR_MODELS, join
 from research.objectives import OBJECTIVES
-from research.training.sharding import make_mesh
+from research.training.sharding import MeshShape, make_layout
 from research.types import CoupledObjective, Keys
 from tests.small import difference
 from tests.test_equivalence import assert_equal, loss_and_gradient
@@ -125,7 +125,9 @@ def test_cached_features_give_the_gradient_of_the_whole_batch(name):
 @BOTH
 def test_every_form_on_eight_devices_gives_the_gradient_of_the_plain_one(name, form):
     spread = objective(name, form=form, chunk=1)
-    assert_equal(loss_and_gradient(objective(name), draw()), loss_and_gradient(spread, draw(), mesh=make_mesh()))
+    assert_equal(
+        loss_and_gradient(objective(name), draw()), loss_and_gradient(spread, draw(), mesh=make_layout(MeshShape()))
+    )
 
 
 @BOTH

@@ -119,7 +119,7 @@ def test_finetuning_with_adapters_resumes_is_used_and_leaves_the_backbone(tmp_pa
         "data.length": 16,
         "log.tensorboard": "false",
         "evaluation.floors": "false",
-        "mesh.data": 1,
+        "mesh.devices": 1,
         "num_steps": 6,
     }
     arguments = [

@@ -14,7 +14,7 @@ from research.models import HEADS, IMAGE_MODELS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
 from research.training.feature_cache import check_accumulation
-from research.training.sharding import make_mesh
+from research.training.sharding import MeshShape, make_layout
 from research.training.state import TrainState, abstract_state, init_state, shardings_of
 from research.training.step import make_train_step, step_keys
 from research.types import CoupledObjective, FollowedObjective, Keys
@@ -179,7 +179,7 @@ def test_microbatches_give_the_gradient_and_the_queue_of_the_whole_batch():
 
 @pytest.mark.slow
 def test_eight_devices_equal_one_and_keep_the_queue_whole():
-    found, mesh = objective(norm=True), make_mesh()
+    found, mesh = objective(norm=True), make_layout(MeshShape())
     assert_equal(loss_and_gradient(found, draw()), loss_and_gradient(found, draw(), mesh=mesh))  # batch norm's too
     places = shardings_of(abstract_state(found, optax.sgd(RATE), placed(draw()), mesh, ema=False)).variables
     assert places["teacher"]["params"] == places["params"]
@@ -188,7 +188,11 @@ def test_eight_devices_equal_one_and_keep_the_queue_whole():
 
 @pytest.mark.slow
 def test_a_teacher_starts_as_the_model_that_was_given_in_float32():
-    found, transform, mesh = objective(norm=True, param_dtype="bfloat16"), optax.sgd(RATE), make_mesh(data=1)
+    found, transform, mesh = (
+        objective(norm=True, param_dtype="bfloat16"),
+        optax.sgd(RATE),
+        make_layout(MeshShape(devices=1)),
+    )
     abstract = abstract_state(found, transform, placed(draw()), mesh, ema=False)
     given = {
         "params": {

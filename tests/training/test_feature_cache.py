@@ -11,7 +11,7 @@ import pytest
 
 from research.metrics import Mean
 from research.objectives.pairs import Pairs
-from research.training.sharding import make_mesh
+from research.training.sharding import MeshShape, make_layout
 from research.types import CoupledObjective, Keys, Loss
 from tests.small import LENGTH, VOCAB, small_objective
 from tests.test_equivalence import assert_equal, loss_and_gradient
@@ -75,7 +75,7 @@ def test_cached_features_with_a_comparison_that_has_parameters():
 @pytest.mark.slow
 def test_cached_features_on_eight_devices_give_the_gradient_of_the_whole_batch(whole):
     assert len(jax.devices()) == 8
-    assert_equal(whole, loss_and_gradient(objective_of("pairs"), draw(), accumulate=2, mesh=make_mesh()))
+    assert_equal(whole, loss_and_gradient(objective_of("pairs"), draw(), accumulate=2, mesh=make_layout(MeshShape())))
 
 
 @pytest.mark.slow
