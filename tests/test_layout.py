@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average"}
+DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average", "doctor"}
 # The hall: it may know every room.
 HALL = {
     "experiment",
