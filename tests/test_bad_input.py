@@ -34,7 +34,10 @@ def mistake(arguments, door="pretrain") -> str:
         ("--config.batch_size=12 --config.mesh.devices=8", "use a multiple of 8"),
         ("--config.mesh.fsdp=3 --config.mesh.devices=8", "fsdp=3 does not multiply to the 8 devices"),
         ("--config.mesh.data=-1 --config.mesh.fsdp=-1", "-1 (the rest) at most once"),
-        ("--config.mesh.tensor=4 --config.mesh.devices=8", "does not divide heads=2 of params/backbone/layers/attention"),
+        (
+            "--config.mesh.tensor=4 --config.mesh.devices=8",
+            "does not divide heads=2 of params/backbone/layers",
+        ),
         ("--config.mesh.fsdp=0", "wanted 1 or more each"),
         ("--config.mesh.context=3 --config.mesh.devices=3", "length 16 does not divide over mesh.context=3"),
         ("--config.mesh.rules=(vocab=width,)", "wanted LOGICAL=AXIS"),

@@ -1,4 +1,4 @@
-"""Several processes as one run: they find each other, compare what they run, stop at one step, and end when one is lost.
+"""Several processes as one run: they find each other, compare what they run, stop at one step, end when one is lost.
 
 This is the only file that touches jax's coordination service: a small key-value store that process 0 keeps.
 """
@@ -130,10 +130,7 @@ class Peers:
                     )
 
     def end(self, code: int, reason: str) -> None:
-        """Leaves the run: quietly where it is done; else the others end too, with this reason, and this process at once.
-
-        A lost connection is no reason of its own: the watch is about to say who was lost.
-        """
+        """Leaves the run: quietly where it is done; else this process ends at once, and the others with its reason."""
         if code == 0:
             self._tell(code, "")
             self._closed.set()

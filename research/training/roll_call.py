@@ -25,8 +25,8 @@ def roll_call(address: str, *, num_processes: int, process_id: int, timeout: flo
     if verdict["missing"]:
         who = ", ".join(map(str, verdict["missing"]))
         raise RuntimeError(
-            f"process {who} of {num_processes} did not come within {timeout:.0f} s; start all of them, with the address "
-            f"{address} that every host reaches"
+            f"process {who} of {num_processes} did not come within {timeout:.0f} s; start all of them, with the "
+            f"address {address} that every host reaches"
         )
     if verdict["twice"]:
         raise ValueError(f"two processes came as --process_id={verdict['twice'][0]}; give each a number of its own")
