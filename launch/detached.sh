@@ -18,18 +18,19 @@ fail() {
   exit 2
 }
 
-group() { cat "$folder/group" 2>/dev/null; }
+# The process group of what was started last.
+group() { [ ! -e "$folder/group" ] || echo "$(<"$folder/group")"; }
 
 runs() { [ -n "$(group)" ] && [ ! -e "$folder/code" ] && kill -0 -- "-$(group)" 2>/dev/null; }
 
 stop() {
-  local second
+  local deadline=$((SECONDS + 300))
   if runs; then
     say "asking the command of an earlier start to end"
     kill -TERM -- "-$(group)"
-    for ((second = 0; second < 300; second++)); do
+    while [ $SECONDS -lt $deadline ]; do
       runs || return 0
-      sleep 1
+      sleep 0.2
     done
     kill -KILL -- "-$(group)" 2>/dev/null || true
   fi
@@ -54,9 +55,9 @@ start() {
 follow() {
   local code
   [ -n "$(group)" ] || fail "nothing was started here; start it: launch/detached.sh start COMMAND …"
-  while runs; do sleep 0.3; done &
+  while runs; do sleep 0.2; done &
   # The last lines, since whoever follows again after a lost connection has seen the others.
-  tail -n 100 -s 0.3 -f --pid=$! "$folder/log"
+  tail -n 100 -s 0.2 -f --pid=$! "$folder/log"
   code=$(cat "$folder/code" 2>/dev/null || echo 75)
   echo "launch/detached.sh: $(uname -n) ended with $code"
   exit "$code"

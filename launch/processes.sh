@@ -89,9 +89,14 @@ run_all() {
     sleep 0.1
     look
   done
-  # What the others end with from here on is our doing, and says nothing.
+  # Those that end for the same reason do so within a second. What the others end with later is our doing.
+  deadline=$((SECONDS + 2))
+  while [ ${#running[@]} -gt 0 ] && [ $SECONDS -lt $deadline ]; do
+    sleep 0.1
+    look
+  done
   if [ ${#running[@]} -gt 0 ]; then
-    local first=$code
+    local own=$code
     say "a process ended with $code; asking the others to end"
     tell TERM
     deadline=$((SECONDS + grace))
@@ -100,7 +105,7 @@ run_all() {
       sleep 0.1
       look
     done
-    code=$first
+    code=$own
   fi
   wait "${printers[@]}" || true
   rm -f "$pipes"/*
