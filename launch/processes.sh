@@ -89,7 +89,7 @@ run_all() {
     sleep 0.1
     look
   done
-  # Those that end for the same reason do so within a second. What the others end with later is our doing.
+  # Those that end for the same reason do so within a second or two. What the others end with later is our doing.
   deadline=$((SECONDS + 2))
   while [ ${#running[@]} -gt 0 ] && [ $SECONDS -lt $deadline ]; do
     sleep 0.1
@@ -98,7 +98,7 @@ run_all() {
   if [ ${#running[@]} -gt 0 ]; then
     local own=$code
     say "a process ended with $code; asking the others to end"
-    tell TERM
+    [ -n "$signal" ] || tell TERM # unless a signal has told them already
     deadline=$((SECONDS + grace))
     while [ ${#running[@]} -gt 0 ]; do
       [ $SECONDS -lt $deadline ] || tell KILL

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.launch.checkout import HARD, script
+from tests.launch.checkout import HARD, ROOT, script
 
 FLAGS = ("--name=mlm", "--image=i")
 
@@ -60,3 +60,9 @@ def test_preempted_pods_restart_and_failed_ones_do_not(checkout):
     assert field(text, "values") == "[1, 2]"
     assert field(text, "onJobFailureReasons") == "[PodFailurePolicy]"
     assert "@" not in text
+
+
+def test_image_is_made_of_what_the_checkout_has():
+    text = (ROOT / "launch" / "gke" / "Dockerfile").read_text()
+    copied = [line.split()[1:-1] for line in text.splitlines() if line.startswith("COPY ")]
+    assert copied and all((ROOT / name).exists() for names in copied for name in names)
