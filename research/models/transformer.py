@@ -13,7 +13,7 @@ from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Float, Int
 
 from research.models.layers import ACTIVATIONS, Dropout, Embedding, Norm, Projection, padded_vocabulary
-from research.ops.attention import attention, attention_mask
+from research.ops.attention import Packed, attention, attention_mask, packed_attention
 from research.ops.rotary import rotary, sinusoidal
 from research.types import Cache
 
@@ -125,8 +125,7 @@ class Transformer(nn.Module):
         config = self.config
         hidden = self._stem(tokens, positions, token_types, train)
         if cache is None:
-            mask = attention_mask(positions, positions, segment_ids, segment_ids, causal=config.causal)
-            hidden, _ = self.layers(hidden, None, positions, mask, None, train)
+            hidden, _ = self.layers(hidden, None, positions, Packed(positions, segment_ids), None, train)
             state = None
         else:
             start = cache["index"]
@@ -191,7 +190,13 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Array, cache: Cache | None, positions: Array, mask: Array, start: Array | None, train: bool
+        self,
+        hidden: Array,
+        cache: Cache | None,
+        positions: Array,
+        mask: Array | Packed,
+        start: Array | None,
+        train: bool,
     ) -> tuple[Array, Cache | None]:
         config = self.config
         types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
@@ -218,7 +223,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Array, cache: Cache | None, positions: Array, mask: Array, start: Array | None
+        self, hidden: Array, cache: Cache | None, positions: Array, mask: Array | Packed, start: Array | None
     ) -> tuple[Array, Cache | None]:
         config = self.config
         size, kv_heads = config.head_dim, config.kv_heads
@@ -241,7 +246,10 @@ class Attention(nn.Module):
             assert start is not None
             key, value = _write(cache["key"], key, start), _write(cache["value"], value, start)
             cache = {"key": key, "value": value}
-        mixed = attention(query, key, value, mask)
+        if isinstance(mask, Packed):
+            mixed = packed_attention(query, key, value, mask, causal=config.causal)
+        else:
+            mixed = attention(query, key, value, mask)
         shape, axes = (config.num_heads, size, config.width), ("heads", "head_dim", "embed")
         out = Projection("blhk,hkd->bld", shape, axes, 2, config.bias, config.residual_stddev, name="out", **matrix)
         return out(mixed), cache
