@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs a command on a Cloud TPU that it asks for, waits for, prepares, follows and deletes:
 #   launch/tpu_vm.sh --name=NAME --zone=ZONE --type=TYPE [FLAGS] -- COMMAND …
-#   launch/tpu_vm.sh --name=mlm --zone=us-west4-a --type=v5litepod-16 --spot -- \
-#       python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=gs://BUCKET/mlm
+#   launch/tpu_vm.sh --name=mlm --zone=us-west4-a --type=v5litepod-16 --spot \
+#       --setup='sudo mkdir -p /bucket && sudo gcsfuse --implicit-dirs -o allow_other BUCKET /bucket' -- \
+#       python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=/bucket/mlm
 #
 #   --project=PROJECT          whose TPU it is (gcloud's own setting)
 #   --spot                     cheaper, and may be preempted

@@ -33,6 +33,11 @@ def run_training(door: Literal["pretrain", "finetune"], arguments: Sequence[str]
     if door == "pretrain" and page.get("evidence"):
         raise ValueError("evidence belongs to finetune; remove the block from the page")
     page = complete(page)
+    if str(flags.workdir).startswith("gs:"):
+        raise ValueError(
+            f"--workdir={flags.workdir} is a bucket, and workdirs are folders; mount it (gcsfuse BUCKET FOLDER) on "
+            "every host and give that folder"
+        )
     if page["evidence"] and not cluster.is_one:
         raise ValueError("evidence is many small runs, each in one process; leave the flags of many processes out")
     provenance.check_workdir(flags.workdir, page)

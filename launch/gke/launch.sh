@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs a command on TPU slices of a GKE cluster, as a JobSet (the operator must be installed there) that restarts it:
 #   launch/gke/launch.sh --name=NAME --image=IMAGE --type=TYPE --topology=TOPOLOGY [FLAGS] -- COMMAND …
-#   launch/gke/launch.sh --name=mlm --image=IMAGE --type=tpu-v5-lite-podslice --topology=4x4 -- \
-#       python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=gs://BUCKET/mlm
+#   launch/gke/launch.sh --name=mlm --image=IMAGE --type=tpu-v5-lite-podslice --topology=4x4 --bucket=BUCKET -- \
+#       python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=/bucket/mlm
 #
+#   --bucket=BUCKET      mounted as the folder /bucket, by the cluster's Cloud Storage FUSE driver
 #   --slices=N           slices of that topology (1)
 #   --chips-per-host=N   chips of a node: 4, and up to 8 on a v5e or v6e of one host
 #   --retries=N          restarts of all slices (10)
@@ -22,7 +23,7 @@ fail() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-name='' image='' type='' topology='' slices=1 per_host='' retries=10 spot='' dry_run=''
+name='' image='' type='' topology='' slices=1 per_host='' retries=10 spot='' bucket='' dry_run=''
 
 number() { [[ ${1#*=} =~ ^[0-9]{1,6}$ ]] || fail "$1 is not a whole number"; }
 
@@ -35,6 +36,7 @@ while [ $# -gt 0 ]; do
     --slices=*) number "$1" && slices=$((10#${1#*=})) ;;
     --chips-per-host=*) number "$1" && per_host=$((10#${1#*=})) ;;
     --retries=*) number "$1" && retries=$((10#${1#*=})) ;;
+    --bucket=*) bucket=${1#*=} ;;
     --spot) spot=1 ;;
     --dry-run) dry_run=1 ;;
     --) shift && break ;;
@@ -52,6 +54,7 @@ done
 [[ $type =~ ^[a-z0-9-]+$ ]] || fail "--type=$type is not a TPU of GKE; for example --type=tpu-v5-lite-podslice"
 [ -n "$topology" ] || fail "--topology is missing; for example --topology=4x4"
 [[ $topology =~ ^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}$ ]] || fail "--topology=$topology is not like 4x4 or 2x2x4"
+[[ $bucket =~ ^([a-z0-9][-a-z0-9_.]{1,220}[a-z0-9])?$ ]] || fail "--bucket=$bucket is no bucket's name; leave gs:// out"
 [ "$slices" -gt 0 ] || fail "--slices=0 is no TPU; use 1 or more"
 [ $# -gt 0 ] || fail "which command? it comes after --: launch/gke/launch.sh --name=$name … -- python -m research.pretrain …"
 
@@ -84,6 +87,12 @@ for argument in "$@" --distributed; do
 done
 command=${command%, }]
 
+volume() {
+  printf '\n                - name: bucket\n                  csi:\n'
+  printf '                    driver: gcsfuse.csi.storage.gke.io\n                    volumeAttributes:\n'
+  printf '                      bucketName: %s\n                      mountOptions: implicit-dirs' "$bucket"
+}
+
 # In one pass from left to right, so that nothing within a filled value is taken for a place.
 fill() {
   local rest=$1 filled='' place
@@ -102,6 +111,9 @@ fill() {
       RETRIES) filled+="$retries" ;;
       SPOT) filled+=${spot:+$'\n                cloud.google.com/gke-spot: "true"'} ;;
       COMMAND) filled+=$command ;;
+      MOUNTED) filled+=${bucket:+$'\n            metadata:\n              annotations:\n                gke-gcsfuse/volumes: "true"'} ;;
+      MOUNT) filled+=${bucket:+$'\n                    - name: bucket\n                      mountPath: /bucket'} ;;
+      VOLUME) [ -z "$bucket" ] || filled+=$(volume) ;;
     esac
   done
   echo "$filled$rest"

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 
 from research.training.roll_call import roll_call
 
-FAILED = 1
+LOST = 75  # start the same command again: the last checkpoint is good
 _ALIVE, _OVER, _FACTS = "groundwork/alive/", "groundwork/over/", "groundwork/facts/"
 
 
@@ -182,9 +182,9 @@ class Peers:
     def _lost(self, index: int, seconds: float) -> None:
         self._say(
             f"process {index} of {self._count} was not heard of for {seconds:.0f} s: it died or hangs; look at its log "
-            "and its host, then start the same command again on all (the last checkpoint is good)"
+            "and its host, then start the same command again on all (it goes on from the last checkpoint)"
         )
-        self._exit(FAILED)
+        self._exit(LOST)
 
     def _say(self, text: str) -> None:
         print(f"failed: {text}", file=sys.stderr, flush=True)

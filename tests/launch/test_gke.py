@@ -55,6 +55,15 @@ def test_only_spot_asks_for_spot_nodes(checkout):
     assert field(manifest(checkout, *flags, "--spot"), "cloud.google.com/gke-spot") == '"true"'
 
 
+def test_a_bucket_is_mounted_only_where_one_is_named(checkout):
+    flags = ("--type=tpu-v6e-slice", "--topology=2x4")
+    assert "gcsfuse" not in manifest(checkout, *flags)
+    text = manifest(checkout, *flags, "--bucket=my-bucket")
+    assert field(text, "bucketName") == "my-bucket"
+    assert "mountPath: /bucket" in text
+    assert field(text, "gke-gcsfuse/volumes") == '"true"'
+
+
 def test_preempted_pods_restart_and_failed_ones_do_not(checkout):
     text = manifest(checkout, "--type=tpu-v6e-slice", "--topology=2x4")
     assert field(text, "values") == "[1, 2]"
