@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from research.training.roll_call import roll_call
 
 LOST = 75  # start the same command again: the last checkpoint is good
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _ALIVE, _OVER, _FACTS = "groundwork/alive/", "groundwork/over/", "groundwork/facts/"
 
 
@@ -87,6 +88,9 @@ def _place(cluster: Cluster) -> tuple[str, int, int]:
     """Coordinator, number of processes and this one's number."""
     if not cluster.detect:
         return cluster.coordinator_address, cluster.num_processes, cluster.process_id
+    given = [os.environ.get(name, "") for name in _VARIABLES]
+    if all(given):
+        return given[0], int(given[1]), int(given[2])
     from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize asks; it has no public name
 
     found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(cluster.timeout))
@@ -94,7 +98,7 @@ def _place(cluster: Cluster) -> tuple[str, int, int]:
     if not address or count is None or index is None:
         raise ValueError(
             "--distributed finds no other processes in the environment; start it under SLURM, on a TPU slice or by "
-            "JobSet, or give --coordinator_address, --num_processes and --process_id"
+            f"JobSet, set {', '.join(_VARIABLES)}, or give --coordinator_address, --num_processes and --process_id"
         )
     return address, count, index
 
