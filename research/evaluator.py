@@ -53,11 +53,13 @@ class Evaluator:
 
     def all_scores(self, variables: Variables, *, floors: bool, robustness: bool) -> dict[str, Any]:
         """Every split that is not trained on: means, scores of the outputs, and floors beside them; with `robustness`
-        those of its perturbed copies too.
+        those of its perturbed copies too. What the report shows of the split that the run is judged by (test, or else
+        val) is under `exhibits`.
         """
         result: dict[str, Any] = {}
         tuned: Mapping[str, np.ndarray] = {}
         found = {}
+        judged = "test" if "test" in self._dataset.splits else "val"
         for split in [name for name in self._dataset.splits if name != "train"]:  # what val decides comes first
             result |= self.scores(variables, split)
             outputs = self.outputs(variables, self._dataset.splits[split].examples)
@@ -69,6 +71,9 @@ class Evaluator:
                 found[split] = scored
             if floors:
                 result |= scores.floors(self._dataset, split, objective=self._name)
+            if split == judged:
+                figures, exhibits = scores.look({**outputs, **tuned}, self._dataset, split, objective=self._name)
+                result |= figures | ({"exhibits": exhibits} if exhibits else {})
         result |= scores.shift(found)
         return result | (self._robustness(variables, floors=floors) if robustness else {})
 
@@ -170,6 +175,7 @@ def evaluate_trained(
     with jax.set_mesh(mesh):
         variables = jax.device_put(trained.variables, replicated(mesh))
         found = evaluator.all_scores(variables, floors=floors, robustness=settings.robustness)
+        found.pop("exhibits", None)  # of a report, which is not written here
         return {"step": trained.step} | found
 
 

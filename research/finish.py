@@ -47,6 +47,7 @@ def finish(
     merged = getattr(run.objective, "merged", None)  # LoRA
     params = variables["params"] if merged is None else merged(variables)
     result |= run.evaluator.all_scores(variables, floors=evaluating.floors, robustness=evaluating.robustness)
+    exhibits = result.pop("exhibits", {})
     if run.forgetting is not None:
         result |= run.forgetting.measure(params, run.mesh)
     result["shared_rows"] = dict(run.experiment.dataset.facts.get("shared_rows", {}))
@@ -56,6 +57,8 @@ def finish(
     provenance.write_json(workdir / "result.json", result)
     for line in scores.summary(result):
         log.say(line)
+    if exhibits:
+        provenance.write_json(workdir / "exhibits.json", exhibits)
     shown = draw_samples(run.experiment, params, evaluating.samples)
     provenance.write_json(workdir / "samples.json", shown)
     for sample in shown:
