@@ -46,7 +46,7 @@ def finish(
     variables = to_evaluate(state)
     merged = getattr(run.objective, "merged", None)  # LoRA
     params = variables["params"] if merged is None else merged(variables)
-    result |= run.evaluator.all_scores(variables, floors=evaluating.floors, robustness=evaluating.robustness)
+    result |= run.evaluator.all_scores(variables, evaluating, floors=evaluating.floors)
     exhibits = result.pop("exhibits", {})
     if run.forgetting is not None:
         result |= run.forgetting.measure(params, run.mesh)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tokenizers import Tokenizer
 
 from research.data.image_decoding import decode_image
 from research.data.images import decode_pictures
@@ -92,18 +93,21 @@ def _of_towers(trained: Trained, inputs: Sequence[str], *, batch_size: int) -> t
             parts.append(rows_of_pictures(images, _reader(trained, "embed"), batch_size=batch_size))
         else:
             names.append(given)
-            parts.append(_vectors_of_texts(trained, [given]))
+            parts.append(
+                vectors_of_texts(trained.model, trained.variables, [given], trained.tokenizer, trained.spec.length)
+            )
     return names, np.concatenate(parts)
 
 
-def _vectors_of_texts(trained: Trained, texts: Sequence[str]) -> np.ndarray:
-    assert trained.tokenizer is not None  # a tower reads them
-    rows = [(text,) for text in texts]
-    tokens, lengths, _, _ = encode_rows(rows, trained.tokenizer, length=trained.spec.length)
+def vectors_of_texts(
+    model: Any, variables: Any, texts: Sequence[str], tokenizer: Tokenizer | None, length: int
+) -> np.ndarray:
+    """The unit vectors [N E] that the text tower of a pair gives; what does not fit into `length` tokens is cut off."""
+    assert tokenizer is not None  # a tower reads them
+    tokens, lengths, _, _ = encode_rows([(text,) for text in texts], tokenizer, length=length)
     columns = text_columns(tokens, lengths)
     places = {name: jnp.asarray(columns[name]) for name in ("positions", "segment_ids")}
-    found = trained.model.apply(trained.variables, jnp.asarray(columns["tokens"]), method="encode_text", **places)
-    return np.asarray(found)
+    return np.asarray(model.apply(variables, jnp.asarray(columns["tokens"]), method="encode_text", **places))
 
 
 def _read(trained: Trained, places: Sequence[str]) -> tuple[list[str], np.ndarray]:

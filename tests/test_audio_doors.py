@@ -46,6 +46,8 @@ def simclr(recordings, tmp_path_factory):
 def test_vectors_of_sounds_are_scored_beside_cepstra(simclr):
     result = json.loads((simclr / "result.json").read_text())
     assert {"test/probe_accuracy", "test/rankme", "test/collapse"} <= result.keys()
+    assert {"test/few_shot_5_accuracy", "test/logistic_probe_accuracy", "test/eer_label"} <= result.keys()
+    assert "Nearest neighbours" in (simclr / "report.html").read_text()
     assert 0.0 < result["test/knn_accuracy"] <= 1.0
     assert result["floor/test/mfcc_svm_accuracy"] > 0.9  # tones are easy
     assert evaluate([f"--workdir={simclr}"]) == 0

@@ -43,7 +43,11 @@ def captions(tmp_path_factory):
     images[1::2, ..., 2] += 190
     write_folder(folder, map(encoded, images), [f"{row}.png" for row in range(60)])
     rows = [
-        {"file": f"{row}.png", "name": f"{'blue' if row % 2 else 'red'} {row // 3}", "script": "red"}
+        {
+            "file": f"{row}.png",
+            "name": f"{'blue' if row % 2 else 'red'} {row // 3}",
+            "script": "blue" if row % 2 else "red",
+        }
         for row in range(60)
     ]
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -60,6 +64,9 @@ def test_a_tiny_page_trains_and_is_evaluated_beside_its_floors(captions, tmp_pat
         assert {f"val/{way}_{figure}" for figure in ("recall_at_1", "recall_at_5", "mean_rank")} <= result.keys()
         assert {f"floor/val/{kind}_{way}_recall_at_5" for kind in ("letters", "chance")} <= result.keys()
     assert {"val/collapse", "val/scale", "val/accuracy", "val/slices"} <= result.keys()
+    assert {"val/zero_shot_accuracy", "floor/val/chance_zero_shot_accuracy", "val/map_purity_script"} <= result.keys()
+    page_of_run = (run / "report.html").read_text()
+    assert "Texts for pictures" in page_of_run and "data:image/png;base64" in page_of_run
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "val/image_to_text_recall_at_1" in line] == [10, 20]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
@@ -127,6 +134,8 @@ def test_pictures_are_found_by_a_text_and_by_a_picture(captions, tmp_path, capsy
         (dict(objective__augmentation__hue=0.7), "augmentation.hue=0.7"),
         (dict(objective__form="ring"), "objective.form=ring: wanted one of plain, gathered, chunked"),
         (dict(data__text_fields="('title',)"), "no field 'title'"),
+        (dict(evaluation__zero_shot_field="colour"), "evaluation.zero_shot_field=colour is no field that is kept"),
+        (dict(evaluation__templates="('letter',)"), "wanted texts with {} where the class goes"),
     ],
 )
 def test_mistakes_are_named_before_work_starts(captions, tmp_path, changes, message):

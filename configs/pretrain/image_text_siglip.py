@@ -44,6 +44,7 @@ DATA = {
     "glyphs": GLYPHS,
     "emoji": EMOJI,
 }
+ZERO_SHOT = dict(zero_shot_field="script", templates=("{}", "{} letter", "{} small letter", "{} capital letter"))
 SMALL_TEXT = dict(name="modern", width=96, depth=2, num_heads=3, unroll=2)
 MODELS = {
     "": dict(
@@ -93,7 +94,11 @@ def get_config(variant=""):
             num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 600}[variant],
             batch_size={"": 1024, "tiny": 16, "glyphs": 256, "emoji": 128}[variant],
             log=dict(every=10 if tiny else 50),
-            evaluation=dict(every=1000 if large else 10 if tiny else 250, batch_size=64 if tiny else 256),
+            evaluation=dict(
+                every=1000 if large else 10 if tiny else 250,
+                batch_size=64 if tiny else 256,
+                **(ZERO_SHOT if variant in ("tiny", "glyphs") else {}),
+            ),
             checkpoint=dict(every=1000 if large else 0),
         )
     )

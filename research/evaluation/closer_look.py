@@ -1,9 +1,9 @@
-"""A closer look at vectors, once, over the split that a run is judged by: maps, and what lies nearest."""
+"""A closer look at vectors, once, over the split that a run is judged by: probes, maps, and what lies nearest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from research.batch import Dataset, Split
 from research.evaluation.exhibits import Item, gallery, known_columns, make_map, nearest_rows, picture, spread_rows
 from research.evaluation.image_tasks import images_at
 from research.evaluation.image_text_tasks import distinct
+from research.evaluation.label_probes import label_probes, verification
 from research.evaluation.retrieval import candidates
 from research.evaluation.vector_tasks import class_labels
+from research.evaluation.zero_shot import zero_shot_accuracy
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -32,7 +34,8 @@ class Look:
 
 
 def look_at_vectors(outputs: Outputs, dataset: Dataset, split: str) -> Look:
-    """Of `vectors` [N D], and of `train_vectors`: a map, and for a few rows the nearest training rows."""
+    """Of `vectors` [N D], `train_vectors` and `val_vectors`: probes and verification by what is known of the rows, a
+    map, and for a few rows the nearest training rows."""
     part, train, vectors = dataset.splits[split], dataset.splits["train"], outputs["vectors"]
     names = dataset.spec.label_names
     galleries = []
@@ -47,7 +50,10 @@ def look_at_vectors(outputs: Outputs, dataset: Dataset, split: str) -> Look:
         among = _items(train, names, np.unique(found[0]))
         items = list(_items(part, names, asked).values())
         galleries.append(gallery("Nearest neighbours", told, items, among, found, right))
-    return _look(vectors, known_columns(part, names), galleries)
+    columns = known_columns(part, names)
+    look = _look(vectors, columns, galleries)
+    probed = label_probes(outputs, dataset, split) | verification(vectors, columns)
+    return replace(look, figures=probed | look.figures)
 
 
 def look_at_pairs(outputs: Outputs, dataset: Dataset, split: str) -> Look:
@@ -67,7 +73,11 @@ def look_at_pairs(outputs: Outputs, dataset: Dataset, split: str) -> Look:
 
 
 def look_at_image_text(outputs: Outputs, dataset: Dataset, split: str) -> Look:
-    """Of `image` and `text`, unit vectors [N E]: a map of the pictures, the best texts of a few and the reverse."""
+    """Of `image` and `text`, unit vectors [N E]: a map of the pictures, the best texts of a few and the reverse.
+
+    With the vectors of `prompts` [C T E], T descriptions of each of C classes, and `classes` int [N] the pictures are
+    classified by these (`zero_shot_accuracy`), beside chance and the commonest class.
+    """
     part = dataset.splits[split]
     pictures, names, groups = distinct(part, len(outputs["image"]))
     sides = {
@@ -89,7 +99,17 @@ def look_at_image_text(outputs: Outputs, dataset: Dataset, split: str) -> Look:
         galleries.append(gallery(title, told, given, among, (found, similarities), right))
     columns = known_columns(part, dataset.spec.label_names)
     columns = {name: [column[int(row)] for row in pictures] for name, column in columns.items()}
-    return _look(outputs["image"][pictures], columns, galleries)
+    look = _look(outputs["image"][pictures], columns, galleries)
+    if "prompts" not in outputs or len(outputs["prompts"]) < 2:
+        return look
+    classes = outputs["classes"][pictures]
+    told = zero_shot_accuracy(outputs["image"][pictures], classes, outputs["prompts"])
+    shares = {"chance": 1.0 / len(outputs["prompts"]), "commonest": np.bincount(classes).max() / len(classes)}
+    return replace(
+        look,
+        figures={f"zero_shot_{name}": value for name, value in told.items()} | look.figures,
+        floors={f"{name}_zero_shot_accuracy": float(share) for name, share in shares.items()} | look.floors,
+    )
 
 
 def _look(vectors: np.ndarray, columns: Mapping[str, Sequence[Any]], galleries: list[dict[str, Any]]) -> Look:

@@ -43,8 +43,11 @@ def pictures():
     """Outputs over the test split of 23 pictures, with the dataset that has 19 to train on."""
     (train, known), (vectors, labels) = blobs(19), blobs(23, 1)
     scripts = {"script": [f"script {label}" for label in labels], "size": list(range(23))}
-    parts = {"train": split(known, labels=known), "test": split(labels, labels=labels, fields=scripts)}
-    return {"vectors": vectors, "train_vectors": train}, Dataset(parts, Spec(image_size=SIDE, label_names=(*"abc",)))
+    parts = {name: split(known, labels=known) for name in ("train", "val")}
+    parts["test"] = split(labels, labels=labels, fields=scripts)
+    return {"vectors": vectors, "train_vectors": train, "val_vectors": train}, Dataset(
+        parts, Spec(image_size=SIDE, label_names=(*"abc",))
+    )
 
 
 def test_chance_is_that_of_two_points_of_one_group():
