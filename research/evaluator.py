@@ -26,7 +26,7 @@ from research.inference.fill_mask import MASK, fill_mask
 from research.inference.generate import Sampling, generate
 from research.inference.prompts import answer_prompts
 from research.inference.text_model import TextModel
-from research.pictures import vectors_of_texts
+from research.media import vectors_of_texts
 from research.settings import Evaluating
 from research.trained import open_trained, separator, text_model
 from research.training.sharding import batch_shardings, make_mesh, put_batch, replicated

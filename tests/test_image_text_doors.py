@@ -6,8 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from research.evaluate import main as evaluate
+from research.inspect import main as inspect
 from research.predict import main as predict
 from research.training.restore import read_params
 from research.training_door import run_training
@@ -100,6 +102,14 @@ def test_a_page_without_a_model_goes_on_from_a_run_with_batch_statistics(caption
     before, after = (read_params(tmp_path / name / "checkpoints", step) for name, step in (("run", 2), ("again", 1)))
     assert all(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(after)))
     assert evaluate([f"--workdir={tmp_path / 'again'}"]) == 0
+
+
+@pytest.mark.slow
+def test_pictures_with_texts_are_shown_before_a_run(captions, tmp_path, capsys):
+    assert inspect([*page("clip", captions), f"--workdir={tmp_path}"]) == 0
+    assert "first training batch, as clip reads it" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(tmp_path / "batch.png"))
+    assert sheet.shape == (2 * 66 + 2, 16 * 66 + 2, 3)  # the pictures, and the one view that is drawn of each
 
 
 @pytest.mark.slow
