@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from research.averaging import average
 from research.evaluate import main as evaluate
 from research.inspect import main as inspect
 from research.predict import main as predict
@@ -102,6 +103,45 @@ def test_a_page_without_a_model_goes_on_from_a_run_with_batch_statistics(caption
     before, after = (read_params(tmp_path / name / "checkpoints", step) for name, step in (("run", 2), ("again", 1)))
     assert all(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(after)))
     assert evaluate([f"--workdir={tmp_path / 'again'}"]) == 0
+
+
+@pytest.mark.slow
+def test_towers_are_averaged_and_finetuned_one_by_one(captions, tmp_path):
+    """A run of a convnet with batch statistics cannot be averaged; each tower of any run starts a classifier."""
+    plain, other, convnet = tmp_path / "plain", tmp_path / "other", tmp_path / "convnet"
+    short = dict(num_steps=2, optimizer__schedule__warmup_steps=0, evaluation__floors="false", evaluation__every=0)
+    run_training("pretrain", [*page("clip", captions, **short), f"--workdir={plain}"])
+    run_training("pretrain", [*page("clip", captions, seed=1, **short), f"--workdir={other}"])
+    given = [*page("clip", captions, model__image__name="convnet", **short), *SMALL_CONVNET]
+    run_training("pretrain", [*given, f"--workdir={convnet}"])
+
+    average([plain, other], tmp_path / "mean", command=["x"])
+    first, second, mean = (
+        read_params(place / "checkpoints", step) for place, step in ((plain, 2), (other, 2), (tmp_path / "mean", 0))
+    )
+    wanted = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
+    assert all(map(np.allclose, jax.tree.leaves(wanted), jax.tree.leaves(mean)))
+    assert evaluate([f"--workdir={tmp_path / 'mean'}", "--no_floors"]) == 0
+    with pytest.raises(ValueError, match="has batch_stats beside its parameters, which have no mean"):
+        average([convnet, convnet], tmp_path / "none", command=["x"])
+
+    flags = ["--config.mesh.data=1", "--config.log.tensorboard=false", "--config.evaluation.floors=false"]
+    flags += [f"--config.data.path={captions}", "--config.num_steps=1", f"--config.init_from={convnet}"]
+    flags += [
+        "--config.optimizer.name=sgd",
+        "--config.optimizer.peak_rate=0.0",
+        "--config.evaluation.every=0",
+        "--config.data.label_field=script",
+    ]
+    flags += ["--config.optimizer.schedule.warmup_steps=0", "--config.data.valid_fraction=0.2"]
+    for kind, tower in (("image", "image"), ("text", "text")):
+        more = [] if kind == "image" else ["--config.data.text_field=name"]
+        finetune = f"--config={ROOT / f'configs/finetune/{kind}_classification.py'}:tiny"
+        run_training("finetune", [finetune, *flags, *more, f"--workdir={tmp_path / kind}"])
+        places = [(convnet, 2, tower), (tmp_path / kind, 1, "backbone")]
+        given, found = (read_params(place / "checkpoints", step)[part] for place, step, part in places)
+        assert jax.tree.leaves(found) and all(map(np.array_equal, jax.tree.leaves(given), jax.tree.leaves(found)))
+        assert evaluate([f"--workdir={tmp_path / kind}", "--no_floors"]) == 0
 
 
 @pytest.mark.slow
