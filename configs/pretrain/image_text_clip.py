@@ -9,7 +9,8 @@ ViT-S/16 and a causal text tower, 30,000 steps of 1,024 pairs. Two variants are 
 brightness, contrast and saturation at 0.
 
 python -m research.pretrain --config=configs/pretrain/image_text_clip.py:glyphs --workdir=runs/glyphs
-Recall both ways stands beside chance and beside letters in common with the nearest training pictures.
+Recall both ways stands beside chance and beside letters in common with the nearest training pictures; scripts are told
+by texts alone ("greek letter"), and the map of the report shows how far they lie apart.
 """
 
 from ml_collections import ConfigDict

@@ -17,7 +17,7 @@ from research.evaluation.verification import draw_pairs, equal_error_rate
 SHOTS = (1, 5, 10)
 MOST_PROBED = 5_000  # training rows of a logistic probe, which is fitted once a penalty
 MOST_CLASSES = 200  # of both probes, whose time grows with them
-_NUM_PAIRS = 20_000
+_NUM_PAIRS = 10_000
 
 
 def label_probes(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str) -> dict[str, Any]:
