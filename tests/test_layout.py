@@ -28,7 +28,7 @@ HALL = {
     "conversion",
     "evidence",
     "forgetting",
-    "pictures",
+    "media",
 }
 
 # What a room may import beside itself.
