@@ -16,10 +16,9 @@ from research.evaluation.report import write_report
 from research.evaluator import draw_samples
 from research.settings import Evaluating
 from research.training.checkpoint import Checkpoints
-from research.training.hooks import separate
 from research.training.log import Log
 from research.training.restore import read_params, read_variables
-from research.training.state import TrainState, to_evaluate
+from research.training.state import TrainState, separate, to_evaluate
 from research.training.step_folder import is_writer
 
 if TYPE_CHECKING:

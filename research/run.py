@@ -24,13 +24,22 @@ from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
 from research.training.early_stop import StopEarly
 from research.training.feature_cache import check_accumulation
-from research.training.hooks import Evaluate, Save, StopAtBadStep, join, separate
+from research.training.hooks import Evaluate, Save, StopAtBadStep
 from research.training.log import Log
 from research.training.loop import fit
 from research.training.optimizer import OPTIMIZERS, layer_multipliers
 from research.training.restore import restore_latest
 from research.training.sharding import MeshShape, batch_shardings, local_rows, make_layout, put_batch, unboxed
-from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, to_evaluate
+from research.training.state import (
+    TrainState,
+    abstract_params,
+    abstract_state,
+    init_state,
+    join,
+    separate,
+    shardings_of,
+    to_evaluate,
+)
 from research.training.step import make_train_step
 from research.training.step_folder import is_writer
 from research.types import Batch

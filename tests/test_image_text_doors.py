@@ -125,7 +125,7 @@ def test_towers_are_averaged_and_finetuned_one_by_one(captions, tmp_path):
     with pytest.raises(ValueError, match="has batch_stats beside its parameters, which have no mean"):
         average([convnet, convnet], tmp_path / "none", command=["x"])
 
-    flags = ["--config.mesh.data=1", "--config.log.tensorboard=false", "--config.evaluation.floors=false"]
+    flags = ["--config.mesh.devices=1", "--config.log.tensorboard=false", "--config.evaluation.floors=false"]
     flags += [f"--config.data.path={captions}", "--config.num_steps=1", f"--config.init_from={convnet}"]
     flags += [
         "--config.optimizer.name=sgd",
