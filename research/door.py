@@ -38,7 +38,7 @@ def run_door(main: Callable[[list[str]], int]) -> None:
 
 
 def exit_code(error: BaseException) -> int:
-    """0 is done; 1 a failure, 2 the user's mistake, 75 saved and to be started again."""
+    """0 is done; 1 a failure, 2 the user's mistake, 75 to be started again: preempted and saved, or one was lost."""
     if type(error).__name__ == "Preempted":
         return PREEMPTED
     if isinstance(error, ValueError) and _raised_here(error.__traceback__):

@@ -26,7 +26,7 @@ from research.inference.prompts import answer_prompts
 from research.inference.text_model import TextModel
 from research.settings import Evaluating
 from research.trained import open_trained, separator, text_model
-from research.training.sharding import Layout, MeshShape, batch_shardings, make_layout, put_batch
+from research.training.sharding import Layout, MeshShape, batch_shardings, local_rows, make_layout, put_batch, whole
 from research.training.step import make_eval_step
 from research.types import Batch, Objective, Variables
 
@@ -102,8 +102,8 @@ class Evaluator:
             given = read(batch)
             if not given:
                 return {}
-            real = np.asarray(batch["example_mask"])
-            found.append({key: np.asarray(value)[real] for key, value in given.items()})
+            real = whole(batch["example_mask"])
+            found.append({key: whole(value)[real] for key, value in given.items()})
         return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
     def _robustness(self, variables: Variables, *, floors: bool) -> dict[str, Any]:
@@ -118,10 +118,10 @@ class Evaluator:
         return scores.score(outputs, dataset, split, objective=self._name)
 
     def _batches(self, examples: Source) -> Iterator[Batch]:
-        shardings = None
-        for batch in eval_batches(examples, batch_size=self._batch_size):
+        shardings, size = None, self._batch_size
+        for batch in eval_batches(examples, batch_size=size, rows=local_rows(self._layout, size)):
             shardings = shardings or batch_shardings(batch, AXES, self._layout)
-            yield put_batch(batch, shardings)
+            yield put_batch(batch, shardings, batch_size=size)
 
 
 def evaluate_trained(

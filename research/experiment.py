@@ -19,6 +19,7 @@ from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
 from research.settings import Evaluating, Evidence, Logging, Saving, Tuning
 from research.trained import Trained, open_trained
+from research.training.devices import native_dtype
 from research.training.optimizer import OPTIMIZERS
 from research.training.sharding import MeshShape
 from research.types import Objective
@@ -201,10 +202,7 @@ def compute_dtype(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     device = jax.devices()[0]
-    if device.platform == "tpu":
-        return "bfloat16"
-    capability = float(getattr(device, "compute_capability", 0) or 0) if device.platform == "gpu" else 0.0
-    return "bfloat16" if capability >= 8.0 else "float32"
+    return native_dtype(device.platform, str(getattr(device, "compute_capability", "") or ""))
 
 
 def read_alike(data: dict[str, Any], origin: Trained, init_from: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from research.training.hooks import separate
 from research.training.log import Log
 from research.training.restore import read_params, read_variables
 from research.training.state import TrainState, to_evaluate
+from research.training.step_folder import is_writer
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -53,14 +54,25 @@ def finish(
     result["first_step_seconds"] = log.first_step_seconds
     result["peak_memory_mb"] = provenance.peak_memory_mb()
     result["wall_seconds"] = time.perf_counter() - started
-    provenance.write_json(workdir / "result.json", result)
+    if is_writer():
+        provenance.write_json(workdir / "result.json", result)
     for line in scores.summary(result):
         log.say(line)
-    shown = draw_samples(run.experiment, params, evaluating.samples)
-    provenance.write_json(workdir / "samples.json", shown)
-    for sample in shown:
-        log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")
-    log.say(f"report: {write_report(workdir)}")
+    _draw(run, params, workdir, log, evaluating)
+    if is_writer():
+        log.say(f"report: {write_report(workdir)}")
     if run.page.then:
         log.say("next: " + run.page.then.replace("{workdir}", str(workdir)))
     return result
+
+
+def _draw(run: Run, params: Any, workdir: Path, log: Log, evaluating: Evaluating) -> None:
+    """Samples, kept and said."""
+    if evaluating.samples and jax.process_count() > 1:
+        log.say("samples are drawn in one process: use predict on this workdir")
+        return
+    shown = draw_samples(run.experiment, params, evaluating.samples)
+    if is_writer():
+        provenance.write_json(workdir / "samples.json", shown)
+    for sample in shown:
+        log.say(f"{sample['kind']}: {sample['input']}  ->  {sample['output']}")

@@ -17,7 +17,8 @@ from typing import Any
 import jax
 
 from research.batch import Dataset
-from research.config import differences
+from research.config import differences, flatten
+from research.training.step_folder import is_writer
 
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy")
 
@@ -51,6 +52,13 @@ def check_schedule(
             )
 
 
+def shared_facts(page: Mapping[str, Any]) -> dict[str, Any]:
+    """What all processes of a run must have alike: every key of the page, the code, the versions."""
+    facts = {f"config.{key}": value for key, value in flatten(page).items()}
+    versions = {f"version of {name}": importlib.metadata.version(name) for name in _VERSIONS}
+    return facts | versions | {"commit": _commit()}
+
+
 def read_config(workdir: Path) -> dict[str, Any] | None:
     """The page of the run that the workdir holds."""
     path = workdir / "config.json"
@@ -58,12 +66,11 @@ def read_config(workdir: Path) -> dict[str, Any] | None:
 
 
 def begin(workdir: Path, page: Mapping[str, Any], *, command: Sequence[str], dataset: Dataset) -> None:
-    """Writes config.json, run.json and tokenizer.json; a continued run keeps a list of its starts.
+    """Writes config.json, run.json and tokenizer.json, in one process; a continued run keeps a list of its starts.
 
     Raises:
       ValueError: the data are not those that the run began with.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
     fingerprint = dataset.facts.get("fingerprint", "")
     path = workdir / "run.json"
     starts: list[Any] = []
@@ -72,6 +79,9 @@ def begin(workdir: Path, page: Mapping[str, Any], *, command: Sequence[str], dat
         if before["data"].get("fingerprint", "") != fingerprint:
             raise ValueError(f"the data of {workdir} have changed since the run began; use another --workdir")
         starts = [*before.get("starts", []), before["date"]]
+    if not is_writer():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0]
     about = {
         "command": "python -m " + " ".join(command),

@@ -9,6 +9,10 @@ from typing import Any
 import jax
 
 from research import provenance
+<<<<<<< HEAD
+=======
+from research.batch import AXES, Example
+>>>>>>> main
 from research.build import build
 from research.data.stream import TrainStream
 from research.evaluator import Evaluator, check_evaluation
@@ -18,6 +22,7 @@ from research.forgetting import open_forgetting
 from research.prepared import prepare
 from research.probing import check_probe, solve
 from research.settings import Evaluating, Logging, Saving, Tuning
+from research.training.audit import Audit
 from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
@@ -27,8 +32,15 @@ from research.training.log import Log
 from research.training.loop import fit
 from research.training.optimizer import OPTIMIZERS
 from research.training.restore import restore_latest
+<<<<<<< HEAD
 from research.training.sharding import MeshShape, make_layout, put_batch
 from research.training.state import TrainState, init_state, to_evaluate
+=======
+from research.training.sharding import MeshShape, batch_shardings, local_rows, make_layout, put_batch, unboxed
+from research.training.state import TrainState, abstract_params, abstract_state, init_state, shardings_of, to_evaluate
+from research.training.step import make_train_step
+from research.training.step_folder import is_writer
+>>>>>>> main
 from research.types import Batch
 
 
@@ -43,14 +55,48 @@ class Run:
         if self.tuning.linear_probe:
             check_probe(experiment.about["head"], experiment.about["objective"]["name"])
         examples = experiment.dataset.splits["train"].examples
-        self.stream = TrainStream(examples, seed=page.seed, batch_size=page.batch_size)
+        rows = local_rows(layout, page.batch_size)
+        self.stream = TrainStream(examples, seed=page.seed, batch_size=page.batch_size, rows=rows)
         first = self.stream.batch_at(0)
+<<<<<<< HEAD
         prepared = prepare(page, self.objective, first, layout)
         self._batch_shardings = prepared.batch_shardings
         self.first_batch = put_batch(first, self._batch_shardings)
         self.optimizer, self._transform = prepared.optimizer, prepared.transform
         self.abstract, self.shardings = prepared.abstract, prepared.shardings
         self.train_step = prepared.train_step
+=======
+        self._batch_shardings = batch_shardings(first, AXES, layout)
+        self.first_batch = self._put(first)
+        self.optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", num_steps=page.num_steps)
+        self.tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
+        tuning = self.tuning
+        if tuning.linear_probe:
+            check_probe(experiment.about["head"], experiment.about["objective"]["name"])
+        params = unboxed(abstract_params(self.objective, self.first_batch))
+        multipliers = None
+        if tuning.multiplies:
+            kinds = {name: getattr(tuning, name) for name in ("freeze_backbone", "freeze_layers", "layer_decay")}
+            multipliers = layer_multipliers(params, **kinds)
+        transform = self.optimizer.transform(params, multipliers)
+        self._transform = transform
+        self.abstract = abstract_state(self.objective, transform, self.first_batch, layout, ema=page.ema_decay > 0.0)
+        self.shardings = shardings_of(self.abstract)
+        check_accumulation(self.objective, self.abstract.variables, page.accumulate)
+        step = make_train_step(
+            self.objective,
+            transform,
+            seed=page.seed,
+            accumulate=page.accumulate,
+            ema_decay=page.ema_decay,
+        )
+        self.train_step = jax.jit(
+            step,
+            in_shardings=(self.shardings, self._batch_shardings),
+            out_shardings=(self.shardings, None),
+            donate_argnums=(0,),
+        )
+>>>>>>> main
         settings: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
         self.forgetting = open_forgetting(experiment, settings.forgetting)
         self.evaluator = Evaluator(
@@ -82,10 +128,15 @@ class Run:
         )
         return state, None
 
-    def batches(self, *, start: int) -> Iterator[Batch]:
+    def batches(self, *, start: int, audit: Audit | None = None) -> Iterator[Batch]:
         """Global batches from the example `start` on, on the devices."""
-        for batch in self.stream.batches(start=start):
-            yield put_batch(batch, self._batch_shardings)
+        for step, batch in enumerate(self.stream.batches(start=start), start // self.page.batch_size + 1):
+            if audit is not None:
+                audit.write(step, batch["example_id"])
+            yield self._put(batch)
+
+    def _put(self, batch: Example) -> Batch:
+        return put_batch(batch, self._batch_shardings, batch_size=self.page.batch_size)
 
     def evaluate(self, state: TrainState, log: Log) -> dict[str, float]:
         """The validation split, while training; a collapse is said as soon as it is seen."""
@@ -101,8 +152,11 @@ class Run:
 
     def explain(self, state: TrainState, bad: int) -> str:
         """What went wrong at step `bad` (counted from 0), by running its batch again."""
-        batch = put_batch(self.stream.batch_at(bad), self._batch_shardings)
-        cause = first_bad_layer(self.objective, state, batch, seed=self.page.seed)
+        # Layer by layer the step runs eagerly, which arrays that lie in several processes cannot.
+        cause = "start it in one process to hear which layer"
+        if jax.process_count() == 1:
+            batch = self._put(self.stream.batch_at(bad))
+            cause = first_bad_layer(self.objective, state, batch, seed=self.page.seed)
         first = bad * self.page.batch_size
         return (
             f"step {bad + 1} is not finite: {cause}; its batch is examples {first} to "
@@ -117,6 +171,7 @@ class Run:
         return (
             f"{about['objective']['name']} · {about['model']['name']} · {count / 1e6:.2f} M parameters · "
             f"{about['model']['dtype']} · {self.layout.size} x {device.device_kind}"
+            + (f" · {mesh}" if (mesh := self.layout.describe()) else "")
         )
 
 
@@ -150,7 +205,8 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
             kept = {"seen": log.values(saving.metric), "linear_probe": run.tuning.linear_probe}
             early = _stop_early(evaluating, saving, evaluate, save, **kept)
             with save:
-                batches = log.watch(run.batches(start=int(state.step) * page.batch_size))
+                audit = Audit(workdir) if settings.audit else None
+                batches = log.watch(run.batches(start=int(state.step) * page.batch_size, audit=audit))
                 hooks = (log, health, evaluate, save, *([early] if early else []))
                 if run.tuning.linear_probe:
                     if host is None:
@@ -188,4 +244,5 @@ def _open_log(run: Run, workdir: Path, settings: Logging, started: float) -> Log
         flops_per_example=run.experiment.flops_per_example,
         peak_flops=None if peak is None else peak * run.layout.size,
         tensorboard=settings.tensorboard,
+        writes=is_writer(),
     )

@@ -8,8 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Logging:
+    """A line every `every` steps; with `audit` the ids of the examples of every step are kept in WORKDIR/audit."""
+
     every: int = 20
     tensorboard: bool = True
+    audit: bool = False
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def test_chunked_cross_entropy_equals_plain(name):
     assert_equal(whole_batch(name), loss_and_gradient(small_objective(name, chunk=5), packed_batch()))
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", "dots", "names"])
 def test_rematerialised_layers_equal_kept_ones(remat):
     changed = small_objective("causal_lm", model_changes={"remat": remat})
     assert_equal(whole_batch("causal_lm"), loss_and_gradient(changed, packed_batch()))

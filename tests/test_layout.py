@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average", "plan"}
+DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average", "doctor", "plan"}
 # The hall: it may know every room.
 HALL = {
     "experiment",

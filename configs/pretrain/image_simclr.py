@@ -41,10 +41,10 @@ def get_config(variant=""):
                 weight_decay=0.01 if small or tiny else 5e-3,
                 schedule=dict(name="cosine", warmup_steps=2 if tiny else 100 if small else 1000),
             ),
-            num_steps=20 if tiny else 1200 if small else 17_600,
+            num_steps=20 if tiny else 900 if small else 17_600,
             batch_size=16 if tiny else 256 if small else 512,
             log=dict(every=10 if tiny else 50),
-            evaluation=dict(every=10 if tiny else 400 if small else 500, batch_size=64 if tiny else 256),
-            checkpoint=dict(every=0 if tiny else 400 if small else 500),
+            evaluation=dict(every=10 if tiny else 300 if small else 500, batch_size=64 if tiny else 256),
+            checkpoint=dict(every=0 if tiny else 300 if small else 500),
         )
     )

@@ -53,44 +53,28 @@ def eval_batches(
     examples: Source,
     *,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: slice = slice(None),
     prefetch: int = PREFETCH,
 ) -> Iterator[Example]:
-    """One pass over a split in order, with `example_mask` in every batch.
+    """One pass over a split in order, with `example_mask` in every batch, of which only `rows` are read.
 
     The last batch is filled up with repeats of the last row, their `example_mask` false: real tokens, so that no
     attention row is wholly masked.
 
     Raises:
-      ValueError: no rows, or a batch size that does not divide over the processes.
+      ValueError: no rows, or a batch size below 1.
     """
     size = len(examples)
     if not size:
         raise ValueError("the split has no rows to evaluate; give it more text or a smaller length")
-    own = process_rows(batch_size, process_index=process_index, process_count=process_count)
-    rows = range(_positive(batch_size))[own]
+    own = range(_positive(batch_size))[rows]
 
     def read(first: int) -> Example:
-        ids = [first + row for row in rows]
+        ids = [first + row for row in own]
         batch = read_rows(examples, np.minimum(np.array(ids, np.int64), size - 1))
         return batch | {"example_id": _example_ids(ids), "example_mask": np.array(ids) < size}
 
     return _read_ahead(read, range(0, size, batch_size), prefetch)
-
-
-def process_rows(batch_size: int, *, process_index: int, process_count: int) -> slice:
-    """The rows of each global batch that a process reads.
-
-    Raises:
-      ValueError: the batch does not divide over the processes.
-    """
-    if batch_size % process_count:
-        raise ValueError(
-            f"batch_size={batch_size} does not divide over {process_count} processes; use a multiple of {process_count}"
-        )
-    share = batch_size // process_count
-    return slice(process_index * share, (process_index + 1) * share)
 
 
 def _order(examples: Source, seed: int) -> grain.MapDataset:

@@ -10,14 +10,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from research.models.layers import ACTIVATIONS, Dropout, Embedding, Norm, Projection, padded_vocabulary
-from research.ops.attention import attention, attention_mask
+from research.ops.attention import Packed, attention, attention_mask, packed_attention
 from research.ops.rotary import rotary, sinusoidal
 from research.types import Cache
 
-_REMAT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+# What a block keeps for its backward pass: nothing but its input, the results of its matrix products, or those of them
+# that cost most to compute again for their size: the mixed values and the MLP's first product.
+_REMAT = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "names": jax.checkpoint_policies.save_only_these_names("mixed", "inner"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class TransformerConfig:
     bias: bool = True
     qkv_bias: bool = True  # false: none for query, key and value, whatever `bias` is
     dropout: float = 0.0
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Literal["none", "full", "dots", "names"] = "none"
     unroll: int = 1  # layers per scan iteration: more is faster on CPU and slower to compile
     dtype: str = "float32"
     param_dtype: str = "float32"
@@ -125,8 +132,7 @@ class Transformer(nn.Module):
         config = self.config
         hidden = self._stem(tokens, positions, token_types, train)
         if cache is None:
-            mask = attention_mask(positions, positions, segment_ids, segment_ids, causal=config.causal)
-            hidden, _ = self.layers(hidden, None, positions, mask, None, train)
+            hidden, _ = self.layers(hidden, None, positions, Packed(positions, segment_ids), None, train)
             state = None
         else:
             start = cache["index"]
@@ -191,7 +197,13 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Array, cache: Cache | None, positions: Array, mask: Array, start: Array | None, train: bool
+        self,
+        hidden: Array,
+        cache: Cache | None,
+        positions: Array,
+        mask: Array | Packed,
+        start: Array | None,
+        train: bool,
     ) -> tuple[Array, Cache | None]:
         config = self.config
         types: dict[str, Any] = dict(dtype=config.dtype, param_dtype=config.param_dtype)
@@ -218,7 +230,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Array, cache: Cache | None, positions: Array, mask: Array, start: Array | None
+        self, hidden: Array, cache: Cache | None, positions: Array, mask: Array | Packed, start: Array | None
     ) -> tuple[Array, Cache | None]:
         config = self.config
         size, kv_heads = config.head_dim, config.kv_heads
@@ -241,7 +253,11 @@ class Attention(nn.Module):
             assert start is not None
             key, value = _write(cache["key"], key, start), _write(cache["value"], value, start)
             cache = {"key": key, "value": value}
-        mixed = attention(query, key, value, mask)
+        if isinstance(mask, Packed):
+            mixed = packed_attention(query, key, value, mask, causal=config.causal)
+        else:
+            mixed = attention(query, key, value, mask)
+        mixed = checkpoint_name(mixed, "mixed")
         shape, axes = (config.num_heads, size, config.width), ("heads", "head_dim", "embed")
         out = Projection("blhk,hkd->bld", shape, axes, 2, config.bias, config.residual_stddev, name="out", **matrix)
         return out(mixed), cache
@@ -260,6 +276,7 @@ class MLP(nn.Module):
         options, activation = options | dict(matmul_dtype=config.matmul_dtype), ACTIVATIONS[config.activation]
         shape, axes = (config.width, dim), ("embed", "mlp")
         inner = Projection("bld,df->blf", shape, axes, stddev=0.02, name="up", **options)(hidden)
+        inner = checkpoint_name(inner, "inner")
         if config.activation == "swiglu":
             gate = Projection("bld,df->blf", shape, axes, stddev=0.02, name="gate", **options)(hidden)
             inner = inner * activation(gate)

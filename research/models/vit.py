@@ -42,7 +42,7 @@ class ViTConfig:
     qkv_bias: bool = True
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"
     dropout: float = 0.0
-    remat: Literal["none", "full", "dots"] = "none"
+    remat: Literal["none", "full", "dots", "names"] = "none"
     unroll: int = 1  # layers per scan iteration: more is faster on CPU and slower to compile
     pixel_mean: tuple[float, ...] = (0.5,)  # of each channel, or of all: taken off images in [0, 1],
     pixel_std: tuple[float, ...] = (0.5,)  # which are then divided by it

@@ -60,8 +60,8 @@ class Value:
 
 @dataclass
 class Cost:
-    """What a device does in one step, or in a part of it: operations of matrix products and convolutions, the least bytes that
-    it reads and writes in its memory, bytes sent by (kind, axes), and the most memory beside what goes in and out."""
+    """What a device does in one step, or in a part of it: operations of matrix products and convolutions, the least
+    bytes that it reads and writes in its memory, bytes sent, and the most memory beside what goes in and out."""
 
     flops: float = 0.0
     traffic: float = 0.0

@@ -1,6 +1,8 @@
-"""What accelerators can do at most: the denominator of model FLOPs utilisation."""
+"""What accelerators can do: FLOP/s at most, the denominator of model FLOPs utilisation, and their native type."""
 
 from __future__ import annotations
+
+import re
 
 # Dense matrix FLOP/s of one jax device in float32, bfloat16 and float16, without sparsity; 0: it has no such units.
 # jax's default precision multiplies float32 as bfloat16 on TPU and as TF32 on NVIDIA GPUs that have it.
@@ -59,6 +61,17 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
     if not names:
         return None
     return PEAK_FLOPS[max(names, key=len)][_DTYPES.index(dtype)] or None
+
+
+def native_dtype(platform: str, compute_capability: str = "") -> str:
+    """What `dtype=auto` is on such devices: bfloat16 where they multiply it natively, else float32.
+
+    `compute_capability` is an NVIDIA GPU's, such as "8.0", where bfloat16 begins; "" where there is none.
+    """
+    if platform == "tpu":
+        return "bfloat16"
+    nvidia = platform == "gpu" and re.fullmatch(r"\d+\.\d+", compute_capability)  # AMD's are names: "gfx90a"
+    return "bfloat16" if nvidia and float(compute_capability) >= 8.0 else "float32"
 
 
 def _begins(device_kind: str, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,17 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 
 class Display:
-    """Prints a run's lines and appends them to `path`; a terminal shows the latest status in one line that moves."""
+    """Prints a run's lines and appends them to `path`; a terminal shows the latest status in one line that moves.
 
-    def __init__(self, path: Path, *, num_steps: int):
-        self._file = path.open("a", encoding="utf-8")
+    Without a path (another process has it) nothing is printed either.
+    """
+
+    def __init__(self, path: Path | None, *, num_steps: int):
+        self._file = (path or Path(os.devnull)).open("a", encoding="utf-8")
         self._num_steps = num_steps
         self._progress: Progress | None = None
-        self._live = sys.stdout.isatty()
+        self._silent = path is None
+        self._live = sys.stdout.isatty() and not self._silent
 
     def advance(self, step: int) -> None:
         """Moves the bar of the live line."""
@@ -30,7 +35,7 @@ class Display:
         self._record(text)
         if self._live:
             self._bar().update(self._bar().task_ids[0], status=text)
-        else:
+        elif not self._silent:
             print(text, flush=True)
 
     def say(self, text: str) -> None:
@@ -38,7 +43,7 @@ class Display:
         self._record(text)
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
+        elif not self._silent:
             print(text, flush=True)
 
     def close(self) -> None:

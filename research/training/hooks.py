@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from research.training.checkpoint import Checkpoints
+from research.training.distributed import Notice
 from research.training.log import Log
 from research.training.loop import Preempted, RunFailed
 from research.training.state import TrainState, weights
@@ -64,23 +64,23 @@ class Save:
     ) -> None:
         self._checkpoints, self._log, self._evaluate, self._health = checkpoints, log, evaluate, health
         self._every, self._num_steps, self._batch_size = every, num_steps, batch_size
-        self._signal, self._saved = 0, -1
-        self._previous: Any = None
+        self._notice, self._saved = Notice(), -1
 
     def __enter__(self) -> Save:
-        self._previous = signal.signal(signal.SIGTERM, self._remember)
+        self._notice.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        self._notice.__exit__(*exception)
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         due = (self._every and step % self._every == 0) or step == self._num_steps
-        if due or self._signal:
+        asked = self._notice.reached(step)
+        if due or asked:
             self.save(step, state)
-        if self._signal and step < self._num_steps:
+        if asked and step < self._num_steps:
             self._checkpoints.wait()
-            raise Preempted(f"asked to stop (signal {self._signal}); saved step {step}; the same command continues")
+            raise Preempted(f"asked to stop (SIGTERM); saved step {step}; the same command continues")
 
     def save(self, step: int, state: TrainState) -> None:
         """Does nothing where this step is saved already."""
@@ -95,9 +95,6 @@ class Save:
                 step, params=params, state=rest, host=host, metrics=values if evaluated == step else {}
             )
         self._saved = step
-
-    def _remember(self, number: int, frame: Any) -> None:
-        self._signal = number
 
 
 def separate(state: Any) -> tuple[Any, dict[str, Any]]:

@@ -48,6 +48,7 @@ class Log:
         flops_per_example: float | None = None,
         peak_flops: float | None = None,
         tensorboard: bool = True,
+        writes: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ):
         """
@@ -57,21 +58,24 @@ class Log:
           rate: the learning rate by the number of updates done before (an optax schedule).
           started: the reading of `clock` from which the first step is timed, such as the start of the process.
           flops_per_example: forward and backward, of the model's matrices; None: unknown.
+          writes: false in all processes but one, which then neither print nor write.
           peak_flops: of all devices of the run together (devices.peak_flops gives one device's); None: unknown.
         """
         if every < 1:
             raise ValueError(f"log.every={every} is not a number of steps; use 1 or more")
         self.first_step_seconds: float | None = None
         self._workdir = Path(workdir)
-        self._workdir.mkdir(parents=True, exist_ok=True)
+        self._writes = writes
+        if writes:
+            self._workdir.mkdir(parents=True, exist_ok=True)
         self._every, self._num_steps = every, num_steps
         self._batch_size, self._tokens_per_example = batch_size, tokens_per_example
         self._rate, self._started = rate, started
         self._flops_per_example, self._peak_flops = flops_per_example, peak_flops
-        self._tensorboard = tensorboard
+        self._tensorboard = tensorboard and writes
         self._stopwatch = Stopwatch(clock)
         self._clock = clock
-        self._display = Display(self._workdir / "log.txt", num_steps=num_steps)
+        self._display = Display(self._workdir / "log.txt" if writes else None, num_steps=num_steps)
         self._file: MetricsFile | None = None
         self._events: Any = None
         self._restored_step = 0
@@ -121,7 +125,8 @@ class Log:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds values ("val/loss") to the line of `step`, and prints them."""
-        self._metrics_file().write(step, values)
+        if self._writes:
+            self._metrics_file().write(step, values)
         self._write_events(step, values)
         shown = [f"{name} {value:.4g}" for name, value in values.items()]
         self.say("  ".join([f"step {step}/{self._num_steps}", *shown]))
@@ -144,12 +149,17 @@ class Log:
         assert self._file is None and not self._pending, "resume comes before the first step"
         self._restored_step = step
         self._sums = {name: np.array([float.fromhex(value) for value in pair]) for name, pair in window.items()}
-        self._metrics_file()
+        if self._writes:
+            self._metrics_file()
 
     def values(self, name: str) -> list[float]:
         """What metrics.jsonl says of one measure up to the step that the run stands at, in order; NaN for null."""
-        self._metrics_file()  # cuts what comes later
-        lines = map(json.loads, (self._workdir / "metrics.jsonl").read_text().splitlines())
+        path = self._workdir / "metrics.jsonl"
+        if self._writes:
+            self._metrics_file()  # cuts what comes later
+            lines = map(json.loads, path.read_bytes().splitlines())
+        else:
+            lines = map(json.loads, _lines_up_to(path, self._restored_step) if path.exists() else [])
         return [math.nan if line[name] is None else line[name] for line in lines if name in line]
 
     def close(self) -> None:
@@ -174,7 +184,8 @@ class Log:
         values |= self._speeds()
         self._sums, self._timed_steps = {}, 0
         self._stopwatch.restart()
-        self._metrics_file().write(step, values)
+        if self._writes:
+            self._metrics_file().write(step, values)
         self._write_events(step, values)
         left = self._seconds_left(step)
         self._display.status(status_line(step, num_steps=self._num_steps, values=values, seconds_left=left))

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.linen.spmd import logical_to_mesh_sharding
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("replica", "data", "fsdp", "tensor", "context")
@@ -210,6 +211,13 @@ def put_batch(
         key: jax.make_array_from_process_local_data(shardings[key], value, (batch_size or len(value), *value.shape[1:]))
         for key, value in batch.items()
     }
+
+
+def whole(array: Any) -> np.ndarray:
+    """A global array on the host, in every process."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable and not array.is_fully_replicated:
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
 
 
 def _arranged(devices: Sequence[Any], shape: Sequence[int]) -> np.ndarray:

@@ -1,12 +1,16 @@
 """Attention and rotary positions against loops in float64: values to 1e-5, gradients to 1e-4 of their largest."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.ops.attention import attention, attention_mask
+from research.ops.attention import Packed, attention, attention_mask, packed_attention
 from research.ops.rotary import rotary, sinusoidal
+from research.ops.splash_attention import fits, splash_attention
+from research.training.sharding import MeshShape, make_layout
 from tests.small import difference
 
 B, L, M, H, G, K = 2, 3, 5, 4, 2, 6
@@ -95,3 +99,50 @@ def test_sinusoidal_positions_are_sines_and_cosines():
     angles = 5 * 10_000.0 ** (-np.arange(3) / 3)
     assert np.allclose(found[0, 1], np.concatenate([np.sin(angles), np.cos(angles)]), atol=1e-6)
     assert np.array_equal(found[0, 0], [0, 0, 0, 1, 1, 1])
+
+
+def packed_rows(length: int, *, groups: int, size: int, rows: int = 2):
+    draw = np.random.default_rng(1)
+    heads = 2 * groups
+    arrays = [draw.normal(size=(rows, length, count, size)).astype(np.float32) for count in (heads, groups, groups)]
+    cuts = np.sort(draw.integers(1, length, (rows, 2)), axis=1)
+    segments = 1 + (np.arange(length) >= cuts[:, :1]) + (np.arange(length) >= cuts[:, 1:])
+    segments[:, -1] = 0  # padding
+    starts = np.stack([np.zeros(rows, int), *cuts.T], axis=1)
+    positions = np.arange(length) - np.take_along_axis(starts, np.maximum(segments - 1, 0), axis=1)
+    where = Packed(jnp.asarray(positions, jnp.int32), jnp.asarray(segments, jnp.int32))
+    return tuple(map(jnp.asarray, arrays)), where
+
+
+def value_and_gradients(attend, arrays, where):
+    real = (where.segment_ids > 0)[:, :, None, None]
+
+    def total(*arrays):
+        mixed = jnp.where(real, attend(*arrays), 0.0)
+        return jnp.sum(jnp.sin(mixed)), mixed
+
+    gradients, mixed = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    return jax.device_get((mixed, gradients))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("shape", [dict(context=4, data=2), dict(context=2, tensor=2, replica=2)])
+def test_a_ring_over_the_length_equals_the_whole_rows(causal, shape):
+    arrays, where = packed_rows(12, groups=2, size=3)
+    wanted = value_and_gradients(lambda *a: packed_attention(*a, where, causal=causal), arrays, where)
+    with make_layout(MeshShape(**{"data": 1} | shape)).active():
+        found = value_and_gradients(lambda *a: packed_attention(*a, where, causal=causal), arrays, where)
+    assert difference(wanted, found) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_kernel_for_tpu_equals_the_plain_form_when_interpreted(causal):
+    arrays, where = packed_rows(256, groups=1, size=128, rows=1)
+    assert fits(256)
+    assert not fits(257)
+    assert not fits(128)
+    kernel = functools.partial(splash_attention, segment_ids=where.segment_ids, causal=causal, axes=None)
+    wanted = value_and_gradients(lambda *a: packed_attention(*a, where, causal=causal), arrays, where)
+    found = value_and_gradients(lambda *a: kernel(*a, interpret=True), arrays, where)
+    assert difference(wanted, found) < 1e-5
