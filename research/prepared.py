@@ -45,12 +45,7 @@ def prepare(page: Page, objective: Objective, rows: Mapping[str, Any], layout: L
       ValueError: a batch, a length or a parameter that does not divide over the mesh, or settings that exclude each
         other.
     """
-    parts = page.accumulate * layout.batch_parts
-    if page.batch_size % parts:
-        raise ValueError(
-            f"batch_size={page.batch_size} does not divide over {layout.batch_parts} devices x {page.accumulate} "
-            f"microbatches; use a multiple of {parts}"
-        )
+    check_batch(page, layout)
     shapes: Any = {
         key: jax.ShapeDtypeStruct((page.batch_size, *value.shape[1:]), value.dtype) for key, value in rows.items()
     }
@@ -70,3 +65,13 @@ def prepare(page: Page, objective: Objective, rows: Mapping[str, Any], layout: L
     shardings = shardings_of(abstract)
     train_step = jax.jit(step, in_shardings=(shardings, placed), out_shardings=(shardings, None), donate_argnums=(0,))
     return Prepared(layout, optimizer, transform, abstract, shardings, batch, placed, train_step)
+
+
+def check_batch(page: Page, layout: Layout) -> None:
+    """Raises ValueError where the batch does not divide over the devices and microbatches."""
+    parts = page.accumulate * layout.batch_parts
+    if page.batch_size % parts:
+        raise ValueError(
+            f"batch_size={page.batch_size} does not divide over {layout.batch_parts} devices x {page.accumulate} "
+            f"microbatches; use a multiple of {parts}"
+        )

@@ -1,7 +1,7 @@
 """Large language models on TPU slices, to be planned before they are run: --config.data.path=FILES.
 
 python -m research.plan --config=configs/pretrain/large_lm.py:7b --topology=v5p:4x4x4
-`:gpt2` 124 M (v5e:2x2) · `:7b` (v5p:4x4x4, v6e:16x16) · `:70b` (v6e:16x16) · `:175b` (v5p:16x16x24) · and the dense cases
+`:gpt2` 124 M (v5e:2x2) · `:7b` (v5p:4x4x4, v6e:16x16) · `:70b` (v6e:16x16) · `:175b` (v5p:16x16x24) · and dense cases
 that MaxText publishes figures for: `:32b` (v5p:4x4x4, its "v5p-128") and `:128b` (v5p:4x8x8, its "v5p-512").
 Batches, lengths and meshes suit those slices; another slice wants another mesh (--search finds one).
 """

@@ -39,6 +39,7 @@ class Value:
     stored: bool = True
     origin: str = ""
     roots: tuple[Value, ...] = ()
+    branch: int | None = None  # of the index among branches by platform: the one that is taken
 
     @property
     def whole_bytes(self) -> float:

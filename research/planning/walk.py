@@ -96,7 +96,10 @@ class Walk:
             inputs = [read(atom) for atom in equation.invars]
             here = "/".join(part for part in (where, str(equation.source_info.name_stack)) if part)
             inner = params.get("jaxpr", params.get("call_jaxpr"))
-            if name in _CALLS and inner is not None:
+            branch = inputs[0].branch if name == "cond" else None
+            if branch is not None:
+                inner, inputs = params["branches"][branch], inputs[1:]
+            if (name in _CALLS or branch is not None) and inner is not None:
                 body, constants = (inner.jaxpr, _constants(inner)) if hasattr(inner, "jaxpr") else (inner, [])
                 bound = dict(zip(body.constvars, constants, strict=True)) | dict(zip(body.invars, inputs, strict=True))
                 results = self._open(body, bound, ops, cost, here)
@@ -198,10 +201,7 @@ class Walk:
         return _Op("while", {}, inputs, outputs, inner=found.peak, largest=found.largest, where=where)
 
     def _cond(self, params: Mapping[str, Any], inputs: list[Value], cost: Cost, where: str) -> _Op:
-        branches, chosen = params["branches"], getattr(inputs[0], "branch", None)
-        if chosen is not None:
-            branches = [branches[chosen]]
-        each = [self._body(branch.jaxpr, _constants(branch), inputs[1:]) for branch in branches]
+        each = [self._body(branch.jaxpr, _constants(branch), inputs[1:]) for branch in params["branches"]]
         found, outputs = max(each, key=lambda item: item[0].flops)
         cost.add(found)
         peak = max(item[0].peak for item in each)
@@ -248,7 +248,7 @@ class Walk:
         value = Value((), 4.0, ())
         for index, platforms in enumerate(params["platforms"]):
             if platforms is None or any(name in platforms for name in names):
-                value.branch = index  # type: ignore[attr-defined]
+                value.branch = index
                 break
         return value
 
