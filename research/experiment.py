@@ -113,7 +113,7 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
             )
         if origin.about["model"]["name"] in PAIR_MODELS and OBJECTIVES[page.objective["name"]].head:
             origin = tower_of(origin, "image" if "size" in parameters(DATA[data["name"]]) else "text")
-        data = _read_alike(data, origin, page.init_from)
+        data = read_alike(data, origin, page.init_from)
     elif not page.model:
         raise ValueError(
             "model is missing; set it on the page, or start from a finished run with --config.init_from=DIR"
@@ -138,7 +138,7 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
     about |= {"tokenizer": dataset.tokenizer, "data": data, "label_names": list(dataset.spec.label_names)}
     about |= {"target_mean": spec.target_mean, "target_scale": spec.target_scale}
     about |= {"spec": {key: getattr(spec, key) for key in SIZES}}
-    flops = _flops_per_example(objective, backbone, spec, about["head"].get("name", ""))
+    flops = flops_per_example(objective, backbone, spec, about["head"].get("name", ""))
     return Experiment(page, as_read, dataset, objective, about, flops, origin)
 
 
@@ -207,7 +207,7 @@ def compute_dtype(wanted: str) -> str:
     return native_dtype(device.platform, str(getattr(device, "compute_capability", "") or ""))
 
 
-def _read_alike(data: dict[str, Any], origin: Trained, init_from: str) -> dict[str, Any]:
+def read_alike(data: dict[str, Any], origin: Trained, init_from: str) -> dict[str, Any]:
     """The data block with what the model that is started from has read: its tokenizer, or sizes of images or sounds."""
     takes = parameters(DATA[data["name"]])
     if "tokenizer" in takes:
@@ -245,7 +245,7 @@ def _check_head(page: Page, head: str, model: str) -> None:
         )
 
 
-def _flops_per_example(objective: Objective, backbone: Any, spec: Spec, head: str) -> float:
+def flops_per_example(objective: Objective, backbone: Any, spec: Spec, head: str) -> float:
     """Forward and backward; of the heads that of language alone is counted."""
     if not head:
         return float(backbone.num_flops(spec.image_size, spec.length))

@@ -9,13 +9,14 @@ from typing import Any
 import jax
 
 from research import provenance
-from research.batch import AXES, Example
+from research.batch import Example
 from research.build import build
 from research.data.stream import TrainStream
 from research.evaluator import Evaluator, check_evaluation
 from research.experiment import Experiment
 from research.finish import best_state, finish
 from research.forgetting import open_forgetting
+from research.prepared import check_batch, prepare
 from research.probing import check_probe, solve
 from research.settings import Evaluating, Logging, Saving, Tuning
 from research.training.audit import Audit
@@ -23,24 +24,13 @@ from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
 from research.training.early_stop import StopEarly
-from research.training.feature_cache import check_accumulation
 from research.training.hooks import Evaluate, Save, StopAtBadStep
 from research.training.log import Log
 from research.training.loop import fit
-from research.training.optimizer import OPTIMIZERS, layer_multipliers
+from research.training.optimizer import OPTIMIZERS
 from research.training.restore import restore_latest
-from research.training.sharding import MeshShape, batch_shardings, local_rows, make_layout, put_batch, unboxed
-from research.training.state import (
-    TrainState,
-    abstract_params,
-    abstract_state,
-    init_state,
-    join,
-    separate,
-    shardings_of,
-    to_evaluate,
-)
-from research.training.step import make_train_step
+from research.training.sharding import MeshShape, local_rows, make_layout, put_batch
+from research.training.state import TrainState, init_state, join, separate, to_evaluate
 from research.training.step_folder import is_writer
 from research.types import Batch
 
@@ -52,46 +42,20 @@ class Run:
         page = experiment.page
         self.experiment, self.page, self.objective = experiment, page, experiment.objective
         self.layout = layout = make_layout(build(page.mesh, {"": MeshShape}, kind="mesh"))
-        parts = page.accumulate * layout.batch_parts
-        if page.batch_size % parts:
-            raise ValueError(
-                f"batch_size={page.batch_size} does not divide over {layout.batch_parts} devices x {page.accumulate} "
-                f"microbatches; use a multiple of {parts}"
-            )
+        self.tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
+        if self.tuning.linear_probe:
+            check_probe(experiment.about["head"], experiment.about["objective"]["name"])
+        check_batch(page, layout)
         examples = experiment.dataset.splits["train"].examples
         rows = local_rows(layout, page.batch_size)
         self.stream = TrainStream(examples, seed=page.seed, batch_size=page.batch_size, rows=rows)
         first = self.stream.batch_at(0)
-        self._batch_shardings = batch_shardings(first, AXES, layout)
+        prepared = prepare(page, self.objective, first, layout)
+        self._batch_shardings = prepared.batch_shardings
         self.first_batch = self._put(first)
-        self.optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", num_steps=page.num_steps)
-        self.tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
-        tuning = self.tuning
-        if tuning.linear_probe:
-            check_probe(experiment.about["head"], experiment.about["objective"]["name"])
-        params = unboxed(abstract_params(self.objective, self.first_batch))
-        multipliers = None
-        if tuning.multiplies:
-            kinds = {name: getattr(tuning, name) for name in ("freeze_backbone", "freeze_layers", "layer_decay")}
-            multipliers = layer_multipliers(params, **kinds)
-        transform = self.optimizer.transform(params, multipliers)
-        self._transform = transform
-        self.abstract = abstract_state(self.objective, transform, self.first_batch, layout, ema=page.ema_decay > 0.0)
-        self.shardings = shardings_of(self.abstract)
-        check_accumulation(self.objective, self.abstract.variables, page.accumulate)
-        step = make_train_step(
-            self.objective,
-            transform,
-            seed=page.seed,
-            accumulate=page.accumulate,
-            ema_decay=page.ema_decay,
-        )
-        self.train_step = jax.jit(
-            step,
-            in_shardings=(self.shardings, self._batch_shardings),
-            out_shardings=(self.shardings, None),
-            donate_argnums=(0,),
-        )
+        self.optimizer, self._transform = prepared.optimizer, prepared.transform
+        self.abstract, self.shardings = prepared.abstract, prepared.shardings
+        self.train_step = prepared.train_step
         settings: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
         self.forgetting = open_forgetting(experiment, settings.forgetting)
         self.evaluator = Evaluator(

@@ -9,11 +9,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average", "doctor"}
+DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average", "doctor", "plan"}
 # The hall: it may know every room.
 HALL = {
     "experiment",
     "settings",
+    "prepared",
+    "expected",
+    "planned",
+    "affordable",
     "run",
     "finish",
     "distillation",

@@ -1,7 +1,8 @@
 """CLIP (Radford et al. 2021) on pictures with captions: --config.data.path=FILE (jsonl, csv, tar, npz). For one GPU.
 
 python -m research.pretrain --config=configs/pretrain/image_text_clip.py --workdir=runs/clip --config.data.path=a.tar
-ViT-S/16 and a causal text tower, 30,000 steps of 1,024 pairs. Two variants are for two CPU cores:
+ViT-S/16 and a causal text tower, 30,000 steps of 1,024 pairs. `:vit_l` is CLIP's ViT-L/14 with batches of 32,768, for a
+TPU slice of 256 chips such as v5e:16x16. Two variants are for two CPU cores:
 
 `:glyphs` needs no network: characters and their Unicode names, tested on unseen characters in an unseen typeface.
 `:emoji` (--config.data.path=../shared/data/emoji_pairs) trains on two styles; "test" is the style twemoji, unseen, and
@@ -15,7 +16,7 @@ by texts alone ("greek letter"), and the map of the report shows how far they li
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "tiny", "glyphs", "emoji")
+VARIANTS = ("", "tiny", "glyphs", "emoji", "vit_l")
 
 GLYPHS = dict(
     path="embedded:glyphs",
@@ -44,6 +45,7 @@ DATA = {
     "tiny": GLYPHS | dict(path="embedded:glyphs[val]", valid_path="", test_path="", valid_fraction=0.2, size=8),
     "glyphs": GLYPHS,
     "emoji": EMOJI,
+    "vit_l": dict(path="", size=224, length=77, tokenizer=dict(name="bpe", vocab_size=49_408), valid_fraction=0.01),
 }
 ZERO_SHOT = dict(zero_shot_field="script", templates=("{}", "{} letter", "{} small letter", "{} capital letter"))
 SMALL_TEXT = dict(name="modern", width=96, depth=2, num_heads=3, unroll=2)
@@ -53,6 +55,13 @@ MODELS = {
         text=dict(name="transformer", width=384, depth=8, num_heads=6, causal=True),
         image_pooling="first",
         text_pooling="last",
+    ),
+    "vit_l": dict(
+        image=dict(name="vit", patch_size=14, width=1024, depth=24, num_heads=16, embed_norm=True, remat="full"),
+        text=dict(name="transformer", width=768, depth=12, num_heads=12, causal=True, remat="full"),
+        image_pooling="first",
+        text_pooling="last",
+        embed_dim=768,
     ),
     "tiny": dict(
         image=dict(name="mlp", width=16, depth=1),
@@ -72,6 +81,7 @@ MODELS = {
 }
 AUGMENTATION = {
     "": dict(name="none", crop_area=(0.5, 1.0)),
+    "vit_l": dict(name="none", crop_area=(0.9, 1.0)),
     "tiny": dict(name="none", pad=1),
     "glyphs": dict(name="none", pad=2),  # a larger shift would turn a comma into an apostrophe
     "emoji": dict(name="none", crop_area=(0.6, 1.0), brightness=0.3, contrast=0.3, saturation=0.3),
@@ -79,12 +89,17 @@ AUGMENTATION = {
 
 
 def get_config(variant=""):
-    tiny, large = variant == "tiny", variant == ""
+    tiny, large = variant == "tiny", variant in ("", "vit_l")
     return ConfigDict(
         dict(
             data=dict(name="image_text", **DATA[variant]),
             model=dict(name="dual_encoder", **MODELS[variant]),
-            objective=dict(name="clip", token_dropout=0.0 if large else 0.1, augmentation=AUGMENTATION[variant]),
+            objective=dict(
+                name="clip",
+                token_dropout=0.0 if large else 0.1,
+                augmentation=AUGMENTATION[variant],
+                form="gathered" if variant == "vit_l" else "plain",
+            ),
             optimizer=dict(
                 name="adamw",
                 peak_rate=5e-4 if large else 2e-3,
@@ -92,8 +107,8 @@ def get_config(variant=""):
                 beta2=0.98,
                 schedule=dict(name="cosine", warmup_steps=2000 if large else 2 if tiny else 50),
             ),
-            num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 600}[variant],
-            batch_size={"": 1024, "tiny": 16, "glyphs": 256, "emoji": 128}[variant],
+            num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 600, "vit_l": 390_000}[variant],
+            batch_size={"": 1024, "tiny": 16, "glyphs": 256, "emoji": 128, "vit_l": 32_768}[variant],
             log=dict(every=10 if tiny else 50),
             evaluation=dict(
                 every=1000 if large else 10 if tiny else 250,

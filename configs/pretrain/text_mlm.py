@@ -8,17 +8,19 @@ newsgroups and docs 4.46 nats a masked token where the unigram has 6.80. `:mediu
 (24.6 M tokens, 45 to 70 minutes; where the CPU has AMX, --config.matmul_dtype=bfloat16 is 1.5 times as fast). With
 --config.num_steps=8500 on novels and docs it came to 3.26 nats, the unigram to 6.32.
 `:lstm` has two layers of an LSTM that read both ways in the place of the transformer, and half of `:small`'s steps.
+`:large` is BERT-large (24 layers of width 1024, rows of 512) for a TPU slice of 16 chips, such as v5e:4x4.
 `:continue` goes on with the weights of --config.init_from (a run, or a published folder) on your own text, before you
 finetune: a small learning rate, 600 steps.
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "tiny", "small", "medium", "lstm", "continue")
+VARIANTS = ("", "tiny", "small", "medium", "large", "lstm", "continue")
 
 
 def get_config(variant=""):
     tiny, medium, onward = variant == "tiny", variant == "medium", variant == "continue"
+    large = variant == "large"
     small = variant in ("small", "medium", "lstm")
     model = dict(name="bert", dropout=0.1)
     optimizer = dict(
@@ -27,6 +29,8 @@ def get_config(variant=""):
         beta2=0.98,
         schedule=dict(name="linear", warmup_steps=2 if tiny else 3000),
     )
+    if large:
+        model |= dict(width=1024, depth=24, num_heads=16, remat="dots")
     if tiny:
         model |= dict(width=16, depth=2, num_heads=2)
     if small:
@@ -44,7 +48,7 @@ def get_config(variant=""):
         name="text",
         path="embedded:corpus[train]" if tiny else "",
         valid_fraction=0.01,
-        length=32 if tiny else 128,
+        length=32 if tiny else 512 if large else 128,
     )
     tokenizer = dict(
         name="wordpiece",
@@ -68,5 +72,6 @@ def get_config(variant=""):
                 samples=("The capital of France is <mask>.",),
             ),
             **({} if onward else own),
+            **(dict(mesh=dict(fsdp=-1, data=1)) if large else {}),
         )
     )

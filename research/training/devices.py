@@ -43,6 +43,7 @@ PEAK_FLOPS: dict[str, tuple[float, float, float]] = {
     "NVIDIA GeForce RTX 5090": (104.8e12, 209.5e12, 209.5e12),
     "NVIDIA GeForce RTX 4090": (82.6e12, 165.2e12, 165.2e12),
     "NVIDIA GeForce RTX 3090": (35.6e12, 71e12, 71e12),
+    "NVIDIA GeForce RTX 2080 Ti": (13.4e12, 0, 53.8e12),
     "Tesla V100": (15.7e12, 0, 125e12),
     "Tesla T4": (8.1e12, 0, 65e12),
 }

@@ -63,8 +63,8 @@ def join(params: Any, rest: Mapping[str, Any]) -> TrainState:
 
 
 def abstract_params(objective: Objective, batch: Batch) -> Any:
-    """Shapes, types and logical axis names of the parameters; nothing is computed."""
-    return jax.eval_shape(lambda: objective.init(jax.random.key(0), batch))["params"]
+    """Shapes, types and logical axis names of the parameters; nothing is computed, and `batch` may be shapes alone."""
+    return _boxed(objective, batch)["params"]
 
 
 def abstract_state(
@@ -72,7 +72,7 @@ def abstract_state(
 ) -> TrainState:
     """The state's shapes and types, with shardings; optimizer state and average lie as the parameters do."""
     whole = layout.replicated()
-    boxed = jax.eval_shape(lambda: objective.init(jax.random.key(0), batch))
+    boxed = _boxed(objective, batch)
     abstract = unboxed(boxed)
     placed = parameter_shardings(boxed, layout)
     opt_state = jax.eval_shape(transform.init, abstract["params"])
@@ -91,6 +91,10 @@ def abstract_state(
 
 def shardings_of(abstract: TrainState) -> TrainState:
     return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def _boxed(objective: Objective, batch: Batch) -> Any:
+    return jax.eval_shape(lambda batch: objective.init(jax.random.key(0), batch), batch)
 
 
 def _place(leaf: Any, sharding: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Planning: what a run will need in memory, communication and time, before it runs."""

@@ -1,0 +1,71 @@
+"""The walk of a traced step: operations and sends against counts by hand, memory against shapes."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from research.planning.placement import Rules
+from research.planning.values import Axes, Cost, reshaped
+from research.planning.walk import Walk
+
+SIZES = {"replica": 1, "data": 1, "fsdp": 4, "tensor": 2, "context": 1}
+
+
+def walk(function, *arguments, axes: list[Axes], weights: list[bool], parameters=None) -> Cost:
+    jaxpr = jax.make_jaxpr(function)(*arguments)
+    return Walk(Rules(SIZES, parameters or {}), "tpu").program(jaxpr, axes, weights)
+
+
+def shape(*sides: int):
+    return jax.ShapeDtypeStruct(sides, jnp.float32)
+
+
+def test_a_parameter_that_lies_over_the_batch_s_axis_is_gathered():
+    axes: list[Axes] = [(("fsdp",), ()), (("fsdp",), ("tensor",))]
+    found = walk(lambda x, w: x @ w, shape(32, 16), shape(16, 24), axes=axes, weights=[False, True])
+    assert found.flops == 2 * 32 * 16 * 24 / 8
+    assert found.sent == {("all-gather", "fsdp"): 16 * 12 * 4 * 3 / 4}
+
+
+def test_a_sum_over_a_divided_dimension_is_reduced():
+    axes: list[Axes] = [(("fsdp",), ("tensor",)), (("tensor",), ())]
+    found = walk(lambda x, w: x @ w, shape(32, 16), shape(16, 24), axes=axes, weights=[False, True])
+    assert found.flops == 2 * 32 * 16 * 24 / 8
+    assert found.sent == {("all-reduce", "tensor"): 2 * (8 * 24 * 4) / 2}
+
+
+def test_a_gradient_is_scattered_as_its_parameter_lies():
+    places = {(16, 24): (("fsdp",), ())}
+    axes: list[Axes] = [(("fsdp",), ()), (("fsdp",), ())]
+    found = walk(lambda x, y: x.T @ y, shape(32, 16), shape(32, 24), axes=axes, weights=[False] * 2, parameters=places)
+    assert found.sent == {("reduce-scatter", "fsdp"): 16 * 24 * 4 * 3 / 4}
+
+
+def test_a_loop_works_as_often_as_it_turns_and_keeps_what_it_stacks():
+    def function(x, w):
+        return jax.lax.scan(lambda carry, each: (carry @ each, carry), x, w)[1].sum()
+
+    nothing: list[Axes] = [((), ()), ((), (), ())]
+    found = walk(function, shape(8, 8), shape(5, 8, 8), axes=nothing, weights=[False, True])
+    assert found.flops == 5 * 2 * 8**3
+    assert 5 * 256 <= found.peak <= 5 * 256 + 4 * 256
+
+
+def test_what_is_computed_element_by_element_is_in_no_memory():
+    def function(x):
+        return jnp.sum((x * 2.0 + 1.0) * x)
+
+    assert walk(function, shape(64, 64), axes=[((), ())], weights=[False]).peak < 100
+
+
+@pytest.mark.parametrize(
+    ("before", "axes", "after", "wanted"),
+    [
+        ((8, 6), (("fsdp",), ()), (48,), (("fsdp",),)),
+        ((48,), (("fsdp",),), (8, 6), (("fsdp",), ())),
+        ((8, 1, 6), (("fsdp",), (), ("tensor",)), (8, 6), (("fsdp",), ("tensor",))),
+        ((4, 6, 5), (("fsdp",), (), ("tensor",)), (24, 5), (("fsdp",), ("tensor",))),
+    ],
+)
+def test_axes_follow_a_reshape(before, axes, after, wanted):
+    assert reshaped(before, axes, after) == wanted
