@@ -14,10 +14,9 @@ from research.planning.values import Value
 def kernel_flops(params: Mapping[str, Any], inputs: Sequence[Value]) -> float:
     """Operations of a kernel's matrix products over its grid; of splash attention only those of the blocks that its
     table (int8: 0 skipped, 1 masked, 2 whole) does not skip."""
-    share = 1.0
-    for value in inputs[:2]:
-        if value.known is not None and value.itemsize == 1 and len(value.shape) == 3:
-            share = min(share, float(np.mean(np.asarray(value.known) > 0)))
+    tables = [value.known for value in inputs[:2] if value.itemsize == 1 and len(value.shape) == 3]
+    # The last of its two tables of bytes; the first says which block is fetched next.
+    share = 1.0 if not tables or tables[-1] is None else float(np.mean(np.asarray(tables[-1]) > 0))
     body = params["jaxpr"]
     grid = math.prod(size for size in params["grid_mapping"].grid if isinstance(size, int))
     return share * grid * _product_flops(getattr(body, "jaxpr", body))
