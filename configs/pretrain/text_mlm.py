@@ -72,6 +72,6 @@ def get_config(variant=""):
                 samples=("The capital of France is <mask>.",),
             ),
             **({} if onward else own),
-            **(dict(mesh=dict(fsdp=-1, data=1)) if large else {}),
+            **(dict(mesh=dict(fsdp=-1, data=1), accumulate=2) if large else {}),
         )
     )

@@ -15,8 +15,9 @@ _ITEM = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "
 _ITEM |= {"s64": 8, "u64": 8, "f64": 8, "s4": 0.5, "u4": 0.5, "f8e4m3fn": 1, "f8e5m2": 1, "c64": 8}
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) (" + "|".join(KINDS) + r")(-start)?\(")
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) (?:\([^)]*.*\) -> .*)?\{\s*$")
-_WHILE = re.compile(r" while\(.*?condition=%?([\w.-]+), body=%?([\w.-]+)")
+_CONDITION = re.compile(r" while\(.*condition=%?([\w.-]+)")
+_LIMIT = re.compile(r" = s32\[\][^=]* constant\((\d+)\)")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|called_computations)=\{?%?([\w.-]+)")
 
@@ -54,11 +55,10 @@ def turns(parts: Mapping[str, Sequence[str]]) -> dict[str, float]:
     edges: dict[str, list[tuple[str, float]]] = {}
     for name, lines in parts.items():
         for line in lines:
-            trips = _TRIPS.search(line)
+            trips = _trips(line, parts)
             for called in _CALLED.findall(line):
                 if called in parts:
-                    count = float(trips[1]) if trips and " while(" in line else 1.0
-                    edges.setdefault(name, []).append((called, count))
+                    edges.setdefault(name, []).append((called, trips))
     order: list[str] = []
     seen: set[str] = set()
 
@@ -83,12 +83,15 @@ def compiled_collectives(text: str, mesh: Mapping[str, int]) -> Sent:
     parts = computations(text)
     times = turns(parts)
     found = no_bytes()
+    once: dict[str, tuple[tuple[str, str], float]] = {}  # TPU programs name one collective in each piece of its fusion
     for name, lines in parts.items():
         for line in lines:
             match = _INSTRUCTION.match(line)
             if match is None or not times.get(name):
                 continue
             kind, shape = match[3], match[2]
+            if kind == "all-reduce" and "all-reduce-scatter" in name:
+                kind = "reduce-scatter"
             size = shape_bytes(shape)
             if match[4] and kind != "all-reduce":  # a started one carries its operand beside the result
                 pieces = [shape_bytes(piece) for piece in re.findall(r"\w+\[[\d,]*\]", shape)]
@@ -96,10 +99,28 @@ def compiled_collectives(text: str, mesh: Mapping[str, int]) -> Sent:
             groups = _groups(line)
             axes = _axes_of(groups, mesh)
             count = len(groups[0]) if groups else math.prod(mesh.values())
-            if kind == "reduce-scatter":
-                size = size if match[4] else size * count
-            found[kind, axes] += times[name] * sent_bytes(kind, size, count)
+            if match[3] == "reduce-scatter" and not match[4]:
+                size *= count
+            sent = times[name] * sent_bytes(kind, size, count)
+            channel = _CHANNEL.search(line)
+            key = channel[1] if channel else f"{name} {match[1]}"
+            if key not in once or sent > once[key][1]:
+                once[key] = ((kind, axes), sent)
+    for key, sent in once.values():
+        found[key] += sent
     return found
+
+
+def _trips(line: str, parts: Mapping[str, Sequence[str]]) -> float:
+    """How often a loop turns: as the compiler notes it, or by the constant that its condition compares with."""
+    condition = _CONDITION.search(line)
+    if condition is None:
+        return 1.0
+    noted = _TRIPS.search(line)
+    if noted:
+        return float(noted[1])
+    limits = [int(match[1]) for each in parts.get(condition[1], ()) if (match := _LIMIT.search(each))]
+    return float(max(limits, default=1))
 
 
 def _groups(line: str) -> list[list[int]]:
@@ -107,6 +128,14 @@ def _groups(line: str) -> list[list[int]]:
     pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
     if pairs:
         return [[int(a), int(b)] for a, b in re.findall(r"\{(\d+),(\d+)", pairs[0])]
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", line)
+    if named:
+        sides = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        over = re.findall(r"'(\w+)'", named[2])
+        order = [place for place, name in enumerate(sides) if name not in over]
+        order += [place for place, name in enumerate(sides) if name in over]
+        ids = np.arange(math.prod(sides.values())).reshape(tuple(sides.values())).transpose(order)
+        return ids.reshape(-1, math.prod(sides[name] for name in over)).tolist()
     explicit = re.search(r"replica_groups=\{(\{[\d,]*\}(?:,\{[\d,]*\})*)\}", line)
     if explicit:
         return [[int(each) for each in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", explicit[1])]

@@ -196,6 +196,8 @@ class Rules:
     def _constraint(self, params: Mapping[str, Any], inputs: Sequence[Value], shapes: Sequence[Any]) -> Placed:
         value = inputs[0]
         axes = from_spec(params["sharding"].spec, len(value.shape), self.sizes)
+        if not value.weight and not used(value.axes):
+            value.axes = axes  # what was made here is made where it is wanted
         gone = tuple(sorted(used(value.axes) - used(axes)))
         return Placed([axes], [(0, gone)] if gone else [])
 

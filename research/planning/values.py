@@ -39,6 +39,7 @@ class Value:
     stored: bool = True
     origin: str = ""
     roots: tuple[Value, ...] = ()
+    known: Any = None  # of a small constant: its elements
     branch: int | None = None  # of the index among branches by platform: the one that is taken
 
     @property

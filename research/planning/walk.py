@@ -15,7 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
+from research.planning.kernels import kernel_flops
 from research.planning.placement import SAME_SHAPE, Rules
 from research.planning.values import Axes, Cost, Value, from_spec, no_axes, sent_bytes, used
 
@@ -38,6 +40,9 @@ _HEAVY |= {"dynamic_update_slice", "top_k", "rng_bit_generator", "cumsum", "cuml
 _MANUAL = {"psum": "all-reduce", "psum_invariant": "all-reduce", "all_gather": "all-gather"}
 _MANUAL |= {"reduce_scatter": "reduce-scatter", "psum_scatter": "reduce-scatter", "ppermute": "collective-permute"}
 _MANUAL |= {"all_to_all": "all-to-all", "pmax": "all-reduce", "pmin": "all-reduce"}
+
+
+_KNOWN_BYTES = 1 << 20
 
 
 @dataclass
@@ -65,11 +70,13 @@ class Walk:
 
         The peak does not count inputs, nor outputs, which take the place of inputs.
         """
+        # What nothing reads is not computed: accumulation sums weights of losses in a pass that needs no model.
+        body, _ = dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars), instantiate=True)
         inputs = [
             _value(variable.aval, each, weight=weight, origin="input")
-            for variable, each, weight in zip(jaxpr.jaxpr.invars, axes, weights, strict=True)
+            for variable, each, weight in zip(body.invars, axes, weights, strict=True)
         ]
-        cost = self._body(jaxpr.jaxpr, _constants(jaxpr), inputs, donated=True)[0]
+        cost = self._body(body, _constants(jaxpr), inputs, donated=True)[0]
         cost.traffic += 2.0 * sum(value.local_bytes(self.sizes) for value in inputs)
         return cost
 
@@ -133,8 +140,8 @@ class Walk:
         cost.flops += placed.flops
         if placed.flops:
             cost.traffic += self._product_traffic(inputs, outputs)
-        if name == "pallas_call" and params.get("cost_estimate") is not None:
-            cost.flops += params["cost_estimate"].flops
+        if name == "pallas_call":
+            cost.flops += kernel_flops(params, inputs)
         for index, axes in placed.gathers:
             self._gather(op, inputs[index], axes, cost)
         for kind, axes in placed.reduces:
@@ -223,6 +230,7 @@ class Walk:
                 cost.sent["all-gather", _joined(gone)] += sent_bytes("all-gather", size, self.rules.parts(gone))
             rest = tuple(tuple(axis for axis in axes if axis not in manual) for axes in value.axes)
             local.append(_value(variable.aval, rest, weight=value.weight))
+            local[-1].known = value.known
         found, outputs = self._body(body, constants, local)
         cost.add(found)
         results = []
@@ -364,13 +372,12 @@ def _itemsize(aval: Any) -> float:
 
 
 def _constants(closed: Any) -> list[Value]:
-    return [
-        Value(
-            tuple(np.shape(each)), float(getattr(getattr(each, "dtype", None), "itemsize", 8)), no_axes(np.shape(each))
-        )
-        for each in closed.consts
-    ]
+    found = [_value(jax.typeof(each), no_axes(np.shape(each))) for each in closed.consts]
+    for value, each in zip(found, closed.consts, strict=True):
+        if value.whole_bytes <= _KNOWN_BYTES:
+            value.known = each
+    return found
 
 
 def _joined(axes: Sequence[str]) -> str:
-    return "+".join(axes)
+    return "+".join(sorted(axes))
