@@ -61,7 +61,7 @@ def _text_classification(data: Mapping[str, Any], num_classes: int) -> tuple[Spe
 
 def _text_multi_label(data: Mapping[str, Any], num_classes: int) -> tuple[Spec, Shapes]:
     spec, rows = _one_text(data, 0)
-    spec = _with_classes(spec, data | {"label_names": data["label_fields"]}, num_classes)
+    spec = _with_classes(spec, {**data, "label_names": data["label_fields"]}, num_classes)
     return replace(spec, num_rows=2), rows | {"labels": ((spec.num_classes,), "float32")}
 
 

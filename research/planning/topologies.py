@@ -124,7 +124,8 @@ def parse_topology(name: str) -> Topology:
     match = re.fullmatch(r"(?:(\d+)\*)?([\w-]+):(\d+(?:x\d+)*)", name.replace(" ", ""))
     if match is None or match[2] not in CHIPS:
         raise ValueError(f"--topology={name}: no such topology; there are: {_KNOWN}")
-    chip, shape = CHIPS[match[2]], tuple(map(int, match[3].split("x")))
+    chip = CHIPS[match[2]]
+    shape: tuple[int, ...] = tuple(map(int, match[3].split("x")))
     num_slices = int(match[1] or 1)
     if min((*shape, num_slices)) < 1:
         raise ValueError(f"--topology={name}: wanted sizes of 1 or more")
