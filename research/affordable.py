@@ -80,7 +80,7 @@ def _noise(rows: Rows, batch_size: int, vocab_size: int) -> dict[str, np.ndarray
         elif key.endswith("segment_ids"):
             batch[key] = np.ones_like(value)
         elif key.endswith("positions"):
-            batch[key] = np.broadcast_to(np.arange(value.shape[1], dtype=np.int32), value.shape).copy()
+            batch[key] = np.broadcast_to(np.arange(value.shape[-1], dtype=np.int32), value.shape).copy()
     batch["example_id"] = np.arange(batch_size, dtype=np.uint32)
     return batch
 

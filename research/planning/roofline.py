@@ -67,7 +67,7 @@ def axis_bandwidths(topology: Topology, mesh: Mapping[str, int]) -> dict[str, fl
     if chip.platform != "tpu":
         inner = 1
         speeds = {}
-        for name, size in reversed(mesh.items()):  # the last axes vary fastest: within a host
+        for name, size in reversed(list(mesh.items())):  # the last axes vary fastest: within a host
             speeds[name] = chip.link if inner * size <= topology.per_slice else min(chip.link, chip.network)
             inner *= size
         return speeds
