@@ -28,10 +28,11 @@ def average(
     a pretrained model among them "Robust fine-tuning of zero-shot models", equation 1).
 
     Heads are averaged over the runs that have the first one's head and labels (and units, where they tell a number),
-    backbones over all, in float64.
+    backbones over all, in float64; of two towers everything.
 
     Raises:
-      ValueError: fewer than two runs, shares that do not fit, a workdir in use, or models of different shape or tokens.
+      ValueError: fewer than two runs, shares that do not fit, a workdir in use, models of different shape or tokens, or
+        with batch statistics (those of averaged weights are no average), a teacher or a queue.
     """
     if len(runs) < 2:
         raise ValueError("an average needs two runs or more; name them behind the flags")
@@ -47,12 +48,11 @@ def average(
         if trained.model_state:
             kept = ", ".join(sorted(trained.model_state))
             raise ValueError(f"{run} has {kept} beside its parameters, which have no mean; average models without")
-        if trained.tokenizer is None:
-            raise ValueError(f"{run} is no model of text; average models that read one")
     for run, trained in zip(runs[1:], opened[1:], strict=True):
         _check(first, trained, f"{run} and {runs[0]}")
     with_head = [_same_head(first, trained) for trained in opened]
-    params = {"backbone": _mean([trained.params["backbone"] for trained in opened], weights)}
+    whole = {key: value for key, value in first.params.items() if key != "head"}  # the backbone, or two towers
+    params = {key: _mean([trained.params[key] for trained in opened], weights) for key in whole}
     if "head" in first.params:  # a tied head without bias has no parameters
         kept = [index for index, same in enumerate(with_head) if same]
         params["head"] = _mean([opened[index].params["head"] for index in kept], [weights[index] for index in kept])
@@ -89,18 +89,25 @@ def _check(first: Trained, other: Trained, names: str) -> None:
     free = ("dtype", "param_dtype", "dropout", "unroll", "remat", "mlp_dim", "num_kv_heads", "head_dim")
     models = [{key: value for key, value in each.about["model"].items() if key not in free} for each in (first, other)]
     differing = sorted(key for key in models[0].keys() | models[1].keys() if models[0].get(key) != models[1].get(key))
-    shapes = [jax.tree.map(jnp.shape, dict(each.params["backbone"])) for each in (first, other)]
+    shapes = [
+        jax.tree.map(jnp.shape, {key: value for key, value in each.params.items() if key != "head"})
+        for each in (first, other)
+    ]
     if not differing and shapes[0] != shapes[1]:
         differing = ["mlp_dim or num_kv_heads"]
     if differing:
         raise ValueError(f"{names} differ in model.{', model.'.join(differing)}; average models of one shape")
-    if first.tokenizer is None or other.tokenizer is None or first.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+    sizes = ("image_size", "num_channels", "sample_rate", "audio_length")
+    if any(getattr(first.spec, size) != getattr(other.spec, size) for size in sizes):
+        raise ValueError(f"{names} read images or sounds of other sizes; average models that read the same")
+    vocabularies = [each.tokenizer.get_vocab() if each.tokenizer else {} for each in (first, other)]
+    if vocabularies[0] != vocabularies[1]:
         raise ValueError(f"{names} read different tokens; average models with one tokenizer")
 
 
 def _same_head(first: Trained, other: Trained) -> bool:
     about = [
-        (each.about["head"]["name"], each.spec.label_names, each.spec.target_mean, each.spec.target_scale)
+        (each.about["head"].get("name", ""), each.spec.label_names, each.spec.target_mean, each.spec.target_scale)
         for each in (first, other)
     ]
     shapes = [jax.tree.map(jnp.shape, dict(each.params.get("head", {}))) for each in (first, other)]

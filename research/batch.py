@@ -18,6 +18,10 @@ AXES: dict[str, tuple[str | None, ...]] = {
     "pair_tokens": ("batch", "length"),  # int32 [B L]: of the second of two texts that have a row each,
     "pair_segment_ids": ("batch", "length"),  # and likewise
     "pair_positions": ("batch", "length"),
+    "negative_tokens": ("batch", "length"),  # int32 [B L]: of a text that is no counterpart and looks like one,
+    "negative_segment_ids": ("batch", "length"),  # and likewise
+    "negative_positions": ("batch", "length"),
+    "negative_group": ("batch",),  # int32 [B], equal to a `group` where the texts are equal, -1: no such text
     "group": ("batch",),  # int32 [B], equal where the second texts are, or the captions of images
     "image": ("batch", None, None, None),  # uint8 [B Y X C]
     "audio": ("batch", None),  # int16 [B T], 0 behind each clip

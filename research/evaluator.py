@@ -16,6 +16,7 @@ from research.data import DATA
 from research.data.perturbation import check_perturbable, perturbed
 from research.data.rows import FirstRows
 from research.data.stream import eval_batches
+from research.data.tokenizers import from_json
 from research.evaluation import scores
 from research.evaluation.means import sums_over
 from research.evaluation.tasks import TASKS, Scored
@@ -24,6 +25,7 @@ from research.inference.fill_mask import MASK, fill_mask
 from research.inference.generate import Sampling, generate
 from research.inference.prompts import answer_prompts
 from research.inference.text_model import TextModel
+from research.media import vectors_of_texts
 from research.settings import Evaluating
 from research.trained import open_trained, separator, text_model
 from research.training.sharding import Layout, MeshShape, batch_shardings, local_rows, make_layout, put_batch, whole
@@ -41,6 +43,7 @@ class Evaluator:
     ) -> None:
         self._dataset, self._layout, self._name = dataset, layout, name
         self._seed, self._batch_size = seed, -(-batch_size // layout.batch_parts) * layout.batch_parts
+        self._objective = objective
         self._eval_step = jax.jit(make_eval_step(objective, seed=seed))
         outputs = getattr(objective, "outputs", None)
         self._outputs = None if outputs is None else jax.jit(outputs)
@@ -50,13 +53,15 @@ class Evaluator:
         sums = sums_over(self._eval_step, variables, self._batches(self._dataset.splits[split].examples))
         return scores.of_split(sums, self._dataset, split, objective=self._name)
 
-    def all_scores(self, variables: Variables, *, floors: bool, robustness: bool) -> dict[str, Any]:
+    def all_scores(self, variables: Variables, evaluating: Evaluating, *, floors: bool) -> dict[str, Any]:
         """Every split that is not trained on: means, scores of the outputs, and floors beside them; with `robustness`
-        those of its perturbed copies too.
+        those of its perturbed copies too. What the report shows of the split that the run is judged by (test, or else
+        val) is under `exhibits`.
         """
         result: dict[str, Any] = {}
         tuned: Mapping[str, np.ndarray] = {}
         found = {}
+        judged = "test" if "test" in self._dataset.splits else "val"
         for split in [name for name in self._dataset.splits if name != "train"]:  # what val decides comes first
             result |= self.scores(variables, split)
             outputs = self.outputs(variables, self._dataset.splits[split].examples)
@@ -68,8 +73,12 @@ class Evaluator:
                 found[split] = scored
             if floors:
                 result |= scores.floors(self._dataset, split, objective=self._name)
+            if split == judged:
+                given = {**outputs, **tuned, **self._prompts(variables, split, evaluating)}
+                figures, exhibits = scores.look(given, self._dataset, split, objective=self._name)
+                result |= figures | ({"exhibits": exhibits} if exhibits else {})
         result |= scores.shift(found)
-        return result | (self._robustness(variables, floors=floors) if robustness else {})
+        return result | (self._robustness(variables, floors=floors) if evaluating.robustness else {})
 
     def watch(self, variables: Variables) -> dict[str, Any]:
         """Figures of vectors that are learnt without labels while they are: from a few thousand rows of the validation
@@ -89,6 +98,17 @@ class Evaluator:
             return {}
         outputs = self.outputs(variables, self._dataset.splits["train"].examples)
         return {f"train_{key}": values for key, values in outputs.items()}
+
+    def _prompts(self, variables: Variables, split: str, evaluating: Evaluating) -> dict[str, np.ndarray]:
+        """The class of each row int [N], and the vectors [C T E] of the texts that describe each class."""
+        if not evaluating.zero_shot_field:
+            return {}
+        column = [str(value) for value in self._dataset.splits[split].fields[evaluating.zero_shot_field]]
+        names, classes = np.unique(column, return_inverse=True)
+        texts = [template.replace("{}", name) for name in names for template in evaluating.templates]
+        model, spec = cast(Any, self._objective).model, self._dataset.spec
+        vectors = vectors_of_texts(model, variables, texts, from_json(self._dataset.tokenizer), spec.length)
+        return {"prompts": vectors.reshape(len(names), len(evaluating.templates), -1), "classes": classes}
 
     def outputs(self, variables: Variables, examples: Source) -> dict[str, np.ndarray]:
         """The objective's per-example outputs over the rows of a split, in order; empty where it has none for them."""
@@ -155,8 +175,7 @@ def evaluate_trained(
     if dataset.spec.label_names != trained.spec.label_names:
         raise ValueError(f"the data have labels {dataset.spec.label_names}, the model {trained.spec.label_names}")
     settings: Evaluating = build(page.get("evaluation", {}), {"": Evaluating}, kind="evaluation")
-    if settings.robustness:
-        _check_robustness(dataset, trained.about["objective"]["name"])
+    _check_settings(dataset, trained.about["objective"]["name"], settings)
     layout = make_layout(build(page.get("mesh", {}), {"": MeshShape}, kind="mesh"))
     evaluator = Evaluator(
         trained.objective,
@@ -168,7 +187,8 @@ def evaluate_trained(
     )
     with layout.active():
         variables = jax.device_put(trained.variables, layout.replicated())
-        found = evaluator.all_scores(variables, floors=floors, robustness=settings.robustness)
+        found = evaluator.all_scores(variables, settings, floors=floors)
+        found.pop("exhibits", None)  # of a report, which is not written here
         return {"step": trained.step} | found
 
 
@@ -192,8 +212,7 @@ def check_evaluation(experiment: Experiment, settings: Evaluating) -> None:
     """Raises ValueError where the end, hours later, could not perturb the texts, or not fill or continue a sample."""
     texts = settings.samples
     name = experiment.about["objective"]["name"]
-    if settings.robustness:
-        _check_robustness(experiment.dataset, name)
+    _check_settings(experiment.dataset, name, settings)
     if not texts or name not in ("masked_lm", "causal_lm"):
         return
     model = _language_model(experiment, {})
@@ -206,12 +225,18 @@ def check_evaluation(experiment: Experiment, settings: Evaluating) -> None:
             raise ValueError(f"evaluation.samples: {text!r} has {length} tokens, the model room for {room}; shorten it")
 
 
-def _check_robustness(dataset: Dataset, name: str) -> None:
-    if TASKS[name].reads_train:
+def _check_settings(dataset: Dataset, name: str, settings: Evaluating) -> None:
+    field = settings.zero_shot_field
+    if field and name not in ("clip", "siglip"):
+        raise ValueError(f"evaluation.zero_shot_field={field} classifies pictures by texts, and {name} reads no pairs")
+    if field and field not in dataset.splits["val"].fields:
+        raise ValueError(f"evaluation.zero_shot_field={field} is no field that is kept; add it to data.slice_fields")
+    if settings.robustness and TASKS[name].reads_train:
         raise ValueError(
             f"evaluation.robustness scores what a model says of perturbed texts, and {name} gives vectors; leave it out"
         )
-    check_perturbable(dataset.splits["val"])
+    if settings.robustness:
+        check_perturbable(dataset.splits["val"])
 
 
 def _language_model(experiment: Experiment, params: Any) -> TextModel:

@@ -18,7 +18,7 @@ from research.models import ALL_MODELS, HEADS, PAIR_MODELS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
 from research.settings import Evaluating, Evidence, Logging, Saving, Tuning
-from research.trained import Trained, open_trained
+from research.trained import Trained, open_trained, tower_of
 from research.training.devices import native_dtype
 from research.training.optimizer import OPTIMIZERS
 from research.training.sharding import MeshShape
@@ -111,6 +111,8 @@ def open_experiment(as_read: dict[str, Any], *, say: Callable[[str], None] = pri
                 "the page has a model block and init_from, which brings its own; remove one of the two, or set "
                 "weights=scratch for another model with that run's tokenizer"
             )
+        if origin.about["model"]["name"] in PAIR_MODELS and OBJECTIVES[page.objective["name"]].head:
+            origin = tower_of(origin, "image" if "size" in parameters(DATA[data["name"]]) else "text")
         data = read_alike(data, origin, page.init_from)
     elif not page.model:
         raise ValueError(

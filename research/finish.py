@@ -16,10 +16,9 @@ from research.evaluation.report import write_report
 from research.evaluator import draw_samples
 from research.settings import Evaluating
 from research.training.checkpoint import Checkpoints
-from research.training.hooks import separate
 from research.training.log import Log
 from research.training.restore import read_params, read_variables
-from research.training.state import TrainState, to_evaluate
+from research.training.state import TrainState, separate, to_evaluate
 from research.training.step_folder import is_writer
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ def finish(
     variables = to_evaluate(state)
     merged = getattr(run.objective, "merged", None)  # LoRA
     params = variables["params"] if merged is None else merged(variables)
-    result |= run.evaluator.all_scores(variables, floors=evaluating.floors, robustness=evaluating.robustness)
+    result |= run.evaluator.all_scores(variables, evaluating, floors=evaluating.floors)
+    exhibits = result.pop("exhibits", {})
     if run.forgetting is not None:
         result |= run.forgetting.measure(params, run.layout)
     result["shared_rows"] = dict(run.experiment.dataset.facts.get("shared_rows", {}))
@@ -58,6 +58,8 @@ def finish(
         provenance.write_json(workdir / "result.json", result)
     for line in scores.summary(result):
         log.say(line)
+    if exhibits and is_writer():
+        provenance.write_json(workdir / "exhibits.json", exhibits)
     _draw(run, params, workdir, log, evaluating)
     if is_writer():
         log.say(f"report: {write_report(workdir)}")

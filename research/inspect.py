@@ -2,8 +2,8 @@
 
 python -m research.inspect --config=FILE[:variant] [--config.key=value …] [--rows=3] [--workdir=DIR] [--debug]
 
-Nothing is written, unless --workdir names a folder: inspect.json there holds all that is shown, and of images
-batch.png the first ones of the batch, and below them what the first step makes of them.
+Nothing is written, unless --workdir names a folder: inspect.json there holds all that is shown, and batch.png the first
+images of the batch (of sounds their spectrograms), and below them what the first step makes of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     if flags.workdir is not None:
         flags.workdir.mkdir(parents=True, exist_ok=True)
         write_json(flags.workdir / "inspect.json", found)
-        if experiment.dataset.spec.image_size:
+        if experiment.dataset.spec.image_size or experiment.dataset.spec.sample_rate:
             _write_pictures(flags.workdir / "batch.png", experiment)
     return 0
 
@@ -47,8 +47,6 @@ def look(experiment: Any, *, num_rows: int) -> dict[str, Any]:
     from research.data.tokenizers import from_json
 
     dataset, page, data = experiment.dataset, experiment.page, experiment.page.data
-    if dataset.spec.sample_rate:
-        raise ValueError(f"data.name={page.data['name']}: inspect shows texts and images, no sounds yet")
     batch = _first_batch(experiment)
     rows = shown_rows(page.batch_size, num_rows)
     keys = {"train": "path", "val": "valid_path", "test": "test_path", "shift": "shift_path"}
@@ -57,12 +55,14 @@ def look(experiment: Any, *, num_rows: int) -> dict[str, Any]:
         "objective": page.objective["name"],
         "files": {name: describe.describe_files(path) for name, path in paths.items() if path},
     }
-    if dataset.spec.image_size:
-        splits = {name: describe_media.describe_pictures(part, dataset.spec) for name, part in dataset.splits.items()}
+    if dataset.spec.image_size or dataset.spec.sample_rate:
+        describe_split, describe_batch = describe_media.describe_pictures, describe_media.describe_picture_rows
+        if dataset.spec.sample_rate:
+            describe_split, describe_batch = describe_media.describe_recordings, describe_media.describe_recording_rows
         return about | {
-            "splits": splits,
-            "repeats": describe_media.describe_repeated_pictures(dataset),
-            "batch": describe_media.describe_picture_rows(batch, dataset.spec, rows=rows),
+            "splits": {name: describe_split(part, dataset.spec) for name, part in dataset.splits.items()},
+            "repeats": describe_media.describe_repeated_media(dataset),
+            "batch": describe_batch(batch, dataset.spec, rows=rows),
         }
     tokenizer = from_json(dataset.tokenizer)
     return about | {
@@ -83,7 +83,7 @@ def shown_rows(batch_size: int, num_rows: int) -> list[int]:
 def show(found: Mapping[str, Any], printer: Printer) -> None:
     _show_files(found, printer)
     if "tokens" not in found:
-        _show_pictures(found, printer)
+        _show_media(found, printer)
         return
     _show_splits(found["splits"], printer)
     for name, split in found["splits"].items():
@@ -165,12 +165,21 @@ def _show_splits(splits: Mapping[str, Any], printer: Printer) -> None:
     printer.table("splits", ("split", *header), rows)
 
 
-def _show_pictures(found: Mapping[str, Any], printer: Printer) -> None:
-    rows = []
+def _show_media(found: Mapping[str, Any], printer: Printer) -> None:
+    """Of images or of sounds."""
+    sounds, rows = "seconds" in next(iter(found["splits"].values())), []
     for name, split in found["splits"].items():
-        values = [" ".join(f"{value:.3f}" for value in split[key]) for key in ("mean", "spread")]
-        rows.append((name, f"{split['rows']:,}", " x ".join(map(str, split["shape"])), *values))
-    printer.table("splits", ("split", "rows", "image", "mean of each channel", "spread"), rows)
+        if sounds:
+            seconds = [f"{split['seconds'][key]:.2f}" for key in ("min", "mean", "max")]
+            loud = f"{split['loudness']:.1f} dB", f"{split['at_full_scale']:,}"
+            rows.append((name, f"{split['rows']:,}", f"{split['sample_rate']:,} Hz", *seconds, *loud))
+        else:
+            values = [" ".join(f"{value:.3f}" for value in split[key]) for key in ("mean", "spread")]
+            rows.append((name, f"{split['rows']:,}", " x ".join(map(str, split["shape"])), *values))
+    header = ("split", "rows", "image", "mean of each channel", "spread")
+    if sounds:
+        header = ("split", "rows", "rate", "shortest (s)", "mean (s)", "longest (s)", "loudness", "clips at full scale")
+    printer.table("splits", header, rows)
     for name, split in found["splits"].items():
         if "labels" in split:
             printer.bars(f"{name}: examples by label", list(split["labels"].items()))
@@ -178,8 +187,9 @@ def _show_pictures(found: Mapping[str, Any], printer: Printer) -> None:
     printer.heading(f"first training batch, as {found['objective']} reads it")
     for row in found["batch"]:
         label = f"  ->  label {row['label']}" if "label" in row else ""
-        pixels = f"pixels {row['lowest']} to {row['highest']}, mean {row['mean']:.1f}"
-        printer.line(f"row {row['row']}: example {row['example_id']}, {pixels}{label}")
+        told = f"{row['seconds']:.2f} s, {row['loudness']:.1f} dB" if sounds else ""
+        told = told or f"pixels {row['lowest']} to {row['highest']}, mean {row['mean']:.1f}"
+        printer.line(f"row {row['row']}: example {row['example_id']}, {told}{label}")
 
 
 def _show_repeats(
@@ -239,23 +249,29 @@ def _first_batch(experiment: Any) -> Mapping[str, Any]:
 
 
 def _write_pictures(path: Path, experiment: Any) -> None:
-    """The first batch's images and, below, the views that the objective draws of them at step 0."""
+    """The first batch's images, or spectrograms, and, below, the views that the objective draws of them at step 0."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from research.data.describe_media import write_sheet
+    from research.data.describe_media import spectrogram_pictures, write_sheet
+    from research.objectives.inputs import read_inputs
     from research.training.step import step_keys
 
     batch, objective = _first_batch(experiment), experiment.objective
     noise, _ = step_keys(experiment.page.seed, jnp.zeros((), jnp.int32))
-    held, stacks = jax.tree.map(jnp.asarray, dict(batch)), [batch["image"]]
+    held = jax.tree.map(jnp.asarray, dict(batch))
+    stacks = [batch["image"] if "image" in batch else np.asarray(read_inputs(objective.model, held)["image"])]
     if hasattr(objective, "views"):
         stacks += [np.asarray(view) for view in objective.views(held, noise)["image"]]
+    elif hasattr(objective, "augmented"):
+        stacks.append(np.asarray(objective.augmented(held, noise)["image"]))
     elif hasattr(objective, "view"):
         stacks.append(np.asarray(objective.view(held, noise)[0]["image"]))
+    if "audio" in batch:
+        stacks = [spectrogram_pictures(stack) for stack in stacks]
     write_sheet(path, stacks)
-    print(f"{path}: the images, and below what the step sees")
+    print(f"{path}: the {'spectrograms' if 'audio' in batch else 'images'}, and below what the step sees")
 
 
 def _corruption(experiment: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

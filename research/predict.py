@@ -1,6 +1,6 @@
 """Uses a trained model on text: fills masks, continues or answers a text, labels it or its words, tells its number,
-answers a question about it, or makes it a vector; or on pictures, which it labels, makes vectors, or looks for in a
-collection; one JSON object a line, in order.
+answers a question about it, or makes it a vector; or on pictures and recordings, which it labels, makes vectors, or
+looks for in a collection; one JSON object a line, in order.
 
 python -m research.predict --workdir=DIR [--task=TASK] [--step=N] [TEXT … | --input=FILE]
     tasks: fill_mask, generate, classify, regress, tag, answer, embed, search
@@ -13,7 +13,7 @@ Texts are arguments, or come from --input: a .txt file has one a line; .jsonl, .
 lines are left out. A model of pairs takes "first TAB second", or the fields --text_field and --pair_field; so does one
 that answers questions: "question TAB context". A model that learned to answer prompts takes the prompt alone, and gives
 the answer by itself too; with --temperature=0 it is the likeliest.
-A model of pictures takes files, folders, or .npz, .tar and .parquet files in the place of texts.
+A model of pictures or of sounds takes files, folders, or .npz, .tar and .parquet files in the place of texts.
 The task defaults to what the model was trained for; any model can embed. DIR may be a folder of published weights.
 """
 
@@ -59,21 +59,18 @@ def main(arguments: Sequence[str]) -> int:
     from research.trained import open_trained
 
     trained = open_trained(flags.workdir, step=flags.step)
-    if trained.spec.sample_rate:
-        raise ValueError(f"--workdir={flags.workdir} is a model of sounds, and predict reads texts and images only")
-    task = choose_task(
-        flags.task, trained.about["objective"].get("name", "features"), pictures=trained.spec.image_size > 0
-    )
+    of_media = trained.spec.image_size > 0 or trained.spec.sample_rate > 0
+    task = choose_task(flags.task, trained.about["objective"].get("name", "features"), searches=of_media)
     chosen = options(flags, task)
-    if trained.spec.image_size:
-        from research.pictures import predict_pictures
+    if of_media:
+        from research.media import predict_media
 
         if flags.input:
-            raise ValueError("--input is for texts; name pictures, folders or files of them as arguments")
+            raise ValueError("--input is for texts; name pictures or recordings, or folders of them, as arguments")
 
         chosen = {"index": "", "top": 5} | chosen
         where = {"batch_size": flags.batch_size, "workdir": flags.workdir}
-        for result in predict_pictures(trained, task, flags.texts, **chosen, **where):
+        for result in predict_media(trained, task, flags.texts, **chosen, **where):
             print(json.dumps(result, ensure_ascii=False), flush=True)
         return 0
     if task == "answer":
@@ -105,8 +102,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--text_field", default="", help="of a .jsonl, .csv or .parquet file (default: as in training)")
     parser.add_argument("--pair_field", default="", help="of the second text of a pair (default: as in training)")
     parser.add_argument("--batch_size", type=int, default=32, help="texts at a time")
-    parser.add_argument("--index", default=None, metavar="FOLDER", help="search: the pictures to look in")
-    parser.add_argument("--top", type=int, default=None, help="fill_mask: candidates a mask; search: pictures (5)")
+    parser.add_argument(
+        "--index", default=None, metavar="FOLDER", help="search: what to look in, pictures or recordings"
+    )
+    parser.add_argument("--top", type=int, default=None, help="fill_mask: candidates a mask; search: files (5)")
     parser.add_argument("--max_tokens", type=int, default=None, help="generate: tokens to add at most (64)")
     parser.add_argument("--temperature", type=float, default=None, help="generate: 0 takes the likeliest token (1)")
     parser.add_argument("--top_k", type=int, default=None, help="generate: only from the k likeliest, 0: from all (0)")
@@ -118,10 +117,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return flags
 
 
-def choose_task(task: str | None, objective: str, *, pictures: bool = False) -> str:
+def choose_task(task: str | None, objective: str, *, searches: bool = False) -> str:
     """The task asked for, where a model of this objective can do it; its own where none is."""
     own = TASKS.get(objective, "embed")
-    if task == "search" and pictures:
+    if task == "search" and searches:
         return task
     if task not in (None, own, "embed"):
         raise ValueError(f"--task={task} needs another run: this one is a {objective} model; use --task={own}")

@@ -24,13 +24,13 @@ from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
 from research.training.early_stop import StopEarly
-from research.training.hooks import Evaluate, Save, StopAtBadStep, join, separate
+from research.training.hooks import Evaluate, Save, StopAtBadStep
 from research.training.log import Log
 from research.training.loop import fit
 from research.training.optimizer import OPTIMIZERS
 from research.training.restore import restore_latest
 from research.training.sharding import MeshShape, local_rows, make_layout, put_batch
-from research.training.state import TrainState, init_state, to_evaluate
+from research.training.state import TrainState, init_state, join, separate, to_evaluate
 from research.training.step_folder import is_writer
 from research.types import Batch
 

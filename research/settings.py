@@ -34,7 +34,8 @@ class Evaluating:
     With `patience` training ends once so many evaluations in a row have not bettered `checkpoint.metric`, and the best
     step is what the run gives. `robustness` scores perturbed copies of the test split (of the validation split where
     there is none) too, and `forgetting` measures on that many validation rows of the pretraining run how its loss has
-    changed.
+    changed. With a `zero_shot_field`, one of data.slice_fields, pictures are classified by texts at the end: each value
+    of the field is a class, and stands for the braces of every one of the `templates`.
     """
 
     every: int = 0
@@ -44,8 +45,15 @@ class Evaluating:
     samples: tuple[str, ...] = ()  # texts to fill or to continue at the end
     robustness: bool = False
     forgetting: int = 0
+    zero_shot_field: str = ""
+    templates: tuple[str, ...] = ("{}",)
 
     def __post_init__(self) -> None:
+        wrong = [text for text in self.templates if text.count("{}") != 1]
+        if wrong or not self.templates:
+            raise ValueError(
+                f"evaluation.templates={self.templates}: wanted texts with {{}} where the class goes, such as 'a {{}}'"
+            )
         if self.forgetting < 0:
             raise ValueError(f"evaluation.forgetting={self.forgetting}: wanted a number of rows, 0 for none")
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,25 @@ class Trained:
         statistics = {part: tree for part, tree in statistics.items() if part in params}
         given = {"params": params} | ({"batch_stats": statistics} if statistics else {})
         return given | ({"frozen": {"backbone": params.pop("backbone")}} if frozen else {})
+
+
+def tower_of(trained: Trained, side: Literal["image", "text"]) -> Trained:
+    """One tower of a model of two, as a backbone without a head; its pooling and projection stay behind."""
+    model = trained.about["model"][side]
+    sizes = ("length",) if side == "text" else ("image_size", "num_channels")
+    about: dict[str, Any] = {
+        **trained.about,
+        "model": model,
+        "head": {},
+        "objective": {},
+        "tokenizer": trained.about["tokenizer"] if side == "text" else "",
+        "label_names": [],
+        "spec": {key: trained.about["spec"][key] for key in sizes},
+    }
+    found = assemble(about, {"backbone": trained.params[side]}, trained.step)
+    statistics = trained.model_state.get("batch_stats", {})
+    state = {"batch_stats": {"backbone": statistics[side]}} if side in statistics else {}
+    return dataclasses.replace(found, about=about | {"head": {"name": ""}}, model_state=state)
 
 
 def open_trained(place: Path, *, step: int | None = None) -> Trained:

@@ -5,15 +5,20 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from research.evaluate import main as evaluate
+from research.inspect import main as inspect
+from research.predict import main as predict
 from research.training.restore import read_params, read_variables
 from research.training_door import run_training
+from tests.media_files import wav
 from tests.pages import ROOT
 
 FLAGS = ["--config.mesh.devices=1", "--config.log.tensorboard=false"]
 SIMCLR = [f"--config={ROOT / 'configs/pretrain/audio_simclr.py'}:tiny", *FLAGS]
 CLASSIFY = [f"--config={ROOT / 'configs/finetune/audio_classification.py'}:tiny", *FLAGS]
+MASKED = [f"--config={ROOT / 'configs/pretrain/audio_masked.py'}:tiny", *FLAGS]
 MAE = [f"--config={ROOT / 'configs/pretrain/image_mae.py'}:tiny", *FLAGS]
 
 
@@ -46,9 +51,52 @@ def simclr(recordings, tmp_path_factory):
 def test_vectors_of_sounds_are_scored_beside_cepstra(simclr):
     result = json.loads((simclr / "result.json").read_text())
     assert {"test/probe_accuracy", "test/rankme", "test/collapse"} <= result.keys()
+    assert {"test/few_shot_5_accuracy", "test/logistic_probe_accuracy", "test/eer_label"} <= result.keys()
+    assert "Nearest neighbours" in (simclr / "report.html").read_text()
     assert 0.0 < result["test/knn_accuracy"] <= 1.0
     assert result["floor/test/mfcc_svm_accuracy"] > 0.9  # tones are easy
     assert evaluate([f"--workdir={simclr}"]) == 0
+
+
+def test_sounds_are_shown_before_a_run(recordings, capsys):
+    assert inspect([*SIMCLR, *recordings]) == 0
+    shown = capsys.readouterr().out
+    assert "train: examples by label" in shown and "8,000 Hz" in shown and "row 15: example 15, 0." in shown
+
+
+@pytest.mark.slow
+def test_a_sheet_of_spectrograms_shows_what_the_step_sees(recordings, tmp_path):
+    assert inspect([*SIMCLR, *recordings, f"--workdir={tmp_path}"]) == 0
+    found = json.loads((tmp_path / "inspect.json").read_text())["splits"]["test"]
+    assert found["rows"] == 20 and 0.06 < found["seconds"]["min"] <= found["seconds"]["max"] <= 0.125
+    assert found["loudness"] == pytest.approx(20 * np.log10(6000 / 2**0.5 / 2**15), abs=1.0)
+    sheet = np.asarray(Image.open(tmp_path / "batch.png"))
+    assert sheet.shape[0] % 3 == 2 and (sheet[2:18] != sheet[68:84]).any()  # spectrograms, and two views of them
+
+
+@pytest.mark.slow
+def test_sounds_become_vectors_and_are_found_again(simclr, recordings, tmp_path, capsys):
+    with np.load(recordings[0].split("=")[1]) as held:
+        audio, offsets = held["audio"], held["offsets"]
+    clips = [audio[offsets[row] : offsets[row + 1]] for row in range(6)]
+    for row, clip in enumerate(clips):
+        (tmp_path / f"{row}.wav").write_bytes(wav(clip))
+    workdir = f"--workdir={simclr}"
+    assert predict([workdir, str(tmp_path / "3.wav"), str(tmp_path / "5.wav")]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [len(line["embedding"]) for line in lines] == [16, 16]
+    for index, name in ((str(tmp_path), "3.wav"), (recordings[0].split("=")[1], "row 4")):
+        asked = [workdir, "--task=search", f"--index={index}", "--top=2", str(tmp_path / "3.wav")]
+        for _ in range(2):  # the second time from the index
+            assert predict(asked) == 0
+            (first, second) = json.loads(capsys.readouterr().out)["found"]
+            assert first["similarity"] == pytest.approx(1.0, abs=1e-5) and second["similarity"] <= first["similarity"]
+            assert first["file"].endswith(name)
+    (tmp_path / "6.wav").write_bytes(b"no sound")
+    with pytest.raises(ValueError, match="6.wav"):
+        predict([workdir, str(tmp_path / "6.wav")])
+    with pytest.raises(ValueError, match="looks for recordings like yours"):
+        predict([workdir, "--task=search", str(tmp_path / "3.wav")])
 
 
 @pytest.mark.slow
@@ -71,6 +119,7 @@ def test_a_classifier_of_sounds_starts_from_it_and_reads_as_it_did(simclr, recor
     result = json.loads((workdir / "result.json").read_text())
     assert {"test/accuracy", "floor/test/mfcc_svm_accuracy", "floor/test/commonest_accuracy"} <= result.keys()
     assert evaluate([f"--workdir={workdir}"]) == 0
+    assert predict([f"--workdir={workdir}", recordings[0].split("=")[1]]) == 0  # the whole file, labelled
     with pytest.raises(ValueError, match="reads 1000 samples at 8000 Hz; leave data.sample_rate"):
         run_training(
             "finetune",
@@ -93,6 +142,16 @@ def test_masked_patches_of_images_are_told_better_than_at_the_start(tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert {"val/knn_accuracy", "val/probe_accuracy", "floor/val/pixel_knn_accuracy"} <= result.keys()
     assert evaluate([f"--workdir={tmp_path / 'run'}"]) == 0
+
+
+@pytest.mark.slow
+def test_masked_patches_of_sounds_are_told_better_than_at_the_start(recordings, tmp_path):
+    run_training("pretrain", [*MASKED, *recordings, f"--workdir={tmp_path / 'run'}", "--config.num_steps=40"])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["val/loss"] for line in lines if "val/loss" in line]
+    assert losses[-1] < losses[0]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {"test/knn_accuracy", "test/eer_label", "floor/test/mfcc_svm_accuracy"} <= result.keys()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ def test_vectors_are_scored_beside_pixels_and_edges(simclr):
     assert {"floor/val/hog_knn_accuracy", "floor/val/hog_probe_accuracy"} <= result.keys()
     lines = [json.loads(line) for line in (simclr / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "val/knn_accuracy" in line] == [10, 20]
+    assert "COLLAPSE" not in (simclr / "whole" / "log.txt").read_text()  # a healthy run, beside the one below
+    assert {"val/few_shot_5_accuracy", "val/logistic_probe_accuracy", "val/map_purity_label"} <= result.keys()
+    page_of_run = (simclr / "whole" / "report.html").read_text()
+    assert "Nearest neighbours" in page_of_run and len(page_of_run) < 3_000_000
     assert evaluate([f"--workdir={simclr / 'whole'}"]) == 0
 
 

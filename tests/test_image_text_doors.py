@@ -6,8 +6,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from research.averaging import average
 from research.evaluate import main as evaluate
+from research.inspect import main as inspect
 from research.predict import main as predict
 from research.training.restore import read_params
 from research.training_door import run_training
@@ -43,7 +46,11 @@ def captions(tmp_path_factory):
     images[1::2, ..., 2] += 190
     write_folder(folder, map(encoded, images), [f"{row}.png" for row in range(60)])
     rows = [
-        {"file": f"{row}.png", "name": f"{'blue' if row % 2 else 'red'} {row // 3}", "script": "red"}
+        {
+            "file": f"{row}.png",
+            "name": f"{'blue' if row % 2 else 'red'} {row // 3}",
+            "script": "blue" if row % 2 else "red",
+        }
         for row in range(60)
     ]
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -60,6 +67,9 @@ def test_a_tiny_page_trains_and_is_evaluated_beside_its_floors(captions, tmp_pat
         assert {f"val/{way}_{figure}" for figure in ("recall_at_1", "recall_at_5", "mean_rank")} <= result.keys()
         assert {f"floor/val/{kind}_{way}_recall_at_5" for kind in ("letters", "chance")} <= result.keys()
     assert {"val/collapse", "val/scale", "val/accuracy", "val/slices"} <= result.keys()
+    assert {"val/zero_shot_accuracy", "floor/val/chance_zero_shot_accuracy", "val/map_purity_script"} <= result.keys()
+    page_of_run = (run / "report.html").read_text()
+    assert "Texts for pictures" in page_of_run and "data:image/png;base64" in page_of_run
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "val/image_to_text_recall_at_1" in line] == [10, 20]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
@@ -96,6 +106,53 @@ def test_a_page_without_a_model_goes_on_from_a_run_with_batch_statistics(caption
 
 
 @pytest.mark.slow
+def test_towers_are_averaged_and_finetuned_one_by_one(captions, tmp_path):
+    """A run of a convnet with batch statistics cannot be averaged; each tower of any run starts a classifier."""
+    plain, other, convnet = tmp_path / "plain", tmp_path / "other", tmp_path / "convnet"
+    short = dict(num_steps=2, optimizer__schedule__warmup_steps=0, evaluation__floors="false", evaluation__every=0)
+    run_training("pretrain", [*page("clip", captions, **short), f"--workdir={plain}"])
+    run_training("pretrain", [*page("clip", captions, seed=1, **short), f"--workdir={other}"])
+    given = [*page("clip", captions, model__image__name="convnet", **short), *SMALL_CONVNET]
+    run_training("pretrain", [*given, f"--workdir={convnet}"])
+
+    average([plain, other], tmp_path / "mean", command=["x"])
+    first, second, mean = (
+        read_params(place / "checkpoints", step) for place, step in ((plain, 2), (other, 2), (tmp_path / "mean", 0))
+    )
+    wanted = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
+    assert all(map(np.allclose, jax.tree.leaves(wanted), jax.tree.leaves(mean)))
+    assert evaluate([f"--workdir={tmp_path / 'mean'}", "--no_floors"]) == 0
+    with pytest.raises(ValueError, match="has batch_stats beside its parameters, which have no mean"):
+        average([convnet, convnet], tmp_path / "none", command=["x"])
+
+    flags = ["--config.mesh.devices=1", "--config.log.tensorboard=false", "--config.evaluation.floors=false"]
+    flags += [f"--config.data.path={captions}", "--config.num_steps=1", f"--config.init_from={convnet}"]
+    flags += [
+        "--config.optimizer.name=sgd",
+        "--config.optimizer.peak_rate=0.0",
+        "--config.evaluation.every=0",
+        "--config.data.label_field=script",
+    ]
+    flags += ["--config.optimizer.schedule.warmup_steps=0", "--config.data.valid_fraction=0.2"]
+    for kind, tower in (("image", "image"), ("text", "text")):
+        more = [] if kind == "image" else ["--config.data.text_field=name"]
+        finetune = f"--config={ROOT / f'configs/finetune/{kind}_classification.py'}:tiny"
+        run_training("finetune", [finetune, *flags, *more, f"--workdir={tmp_path / kind}"])
+        places = [(convnet, 2, tower), (tmp_path / kind, 1, "backbone")]
+        given, found = (read_params(place / "checkpoints", step)[part] for place, step, part in places)
+        assert jax.tree.leaves(found) and all(map(np.array_equal, jax.tree.leaves(given), jax.tree.leaves(found)))
+        assert evaluate([f"--workdir={tmp_path / kind}", "--no_floors"]) == 0
+
+
+@pytest.mark.slow
+def test_pictures_with_texts_are_shown_before_a_run(captions, tmp_path, capsys):
+    assert inspect([*page("clip", captions), f"--workdir={tmp_path}"]) == 0
+    assert "first training batch, as clip reads it" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(tmp_path / "batch.png"))
+    assert sheet.shape == (2 * 66 + 2, 16 * 66 + 2, 3)  # the pictures, and the one view that is drawn of each
+
+
+@pytest.mark.slow
 def test_pictures_are_found_by_a_text_and_by_a_picture(captions, tmp_path, capsys):
     run, folder = tmp_path / "run", Path(captions).parent
     run_training("pretrain", [*page("clip", captions, num_steps=150, batch_size=30), f"--workdir={run}"])
@@ -127,6 +184,8 @@ def test_pictures_are_found_by_a_text_and_by_a_picture(captions, tmp_path, capsy
         (dict(objective__augmentation__hue=0.7), "augmentation.hue=0.7"),
         (dict(objective__form="ring"), "objective.form=ring: wanted one of plain, gathered, chunked"),
         (dict(data__text_fields="('title',)"), "no field 'title'"),
+        (dict(evaluation__zero_shot_field="colour"), "evaluation.zero_shot_field=colour is no field that is kept"),
+        (dict(evaluation__templates="('letter',)"), "wanted texts with {} where the class goes"),
     ],
 )
 def test_mistakes_are_named_before_work_starts(captions, tmp_path, changes, message):

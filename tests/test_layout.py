@@ -32,7 +32,7 @@ HALL = {
     "conversion",
     "evidence",
     "forgetting",
-    "pictures",
+    "media",
 }
 
 # What a room may import beside itself.

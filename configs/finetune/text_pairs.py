@@ -2,7 +2,8 @@
 
 python -m research.finetune --config=configs/finetune/text_pairs.py --workdir=runs/pairs --config.init_from=runs/mlm \
     --config.data.path=train.jsonl --config.data.text_field=question --config.data.pair_field=passage
-The others of a batch are each text's negatives: larger batches teach more. `recall_at_1` is over the whole split, and
+The others of a batch are each text's negatives: larger batches teach more. --config.data.negative_field=FIELD adds a
+hard one for each text that has one. `recall_at_1` is over the whole split, and
 that of TF-IDF is printed beside. `predict --task=embed` gives the vectors.
 """
 

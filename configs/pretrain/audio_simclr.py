@@ -4,7 +4,8 @@ python -m research.pretrain --config=configs/pretrain/audio_simclr.py --workdir=
     --config.data.path=../shared/data/fsdd/fsdd.npz --config.data.select="(speaker!=george,)" \
     --config.data.test_select="(speaker=george,)"
 Spoken digits, the speaker of the test split left out here too. Where there are labels, neighbours and a linear probe
-are scored beside MFCCs with an SVM; no step sees them. Other rates and lengths are data.sample_rate and data.seconds.
+are scored beside MFCCs with an SVM; no step sees them. --config.data.slice_fields="(speaker,)" tells speakers apart too
+(equal error rate, map). Other rates and lengths are data.sample_rate and data.seconds.
 Not yet run in full.
 """
 

@@ -10,7 +10,8 @@ TPU slice of 256 chips such as v5e:16x16. Two variants are for two CPU cores:
 brightness, contrast and saturation at 0.
 
 python -m research.pretrain --config=configs/pretrain/image_text_clip.py:glyphs --workdir=runs/glyphs
-Recall both ways stands beside chance and beside letters in common with the nearest training pictures.
+Recall both ways stands beside chance and beside letters in common with the nearest training pictures; scripts are told
+by texts alone ("greek letter"), and the map of the report shows how far they lie apart.
 """
 
 from ml_collections import ConfigDict
@@ -46,6 +47,7 @@ DATA = {
     "emoji": EMOJI,
     "vit_l": dict(path="", size=224, length=77, tokenizer=dict(name="bpe", vocab_size=49_408), valid_fraction=0.01),
 }
+ZERO_SHOT = dict(zero_shot_field="script", templates=("{}", "{} letter", "{} small letter", "{} capital letter"))
 SMALL_TEXT = dict(name="modern", width=96, depth=2, num_heads=3, unroll=2)
 MODELS = {
     "": dict(
@@ -108,7 +110,11 @@ def get_config(variant=""):
             num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 600, "vit_l": 390_000}[variant],
             batch_size={"": 1024, "tiny": 16, "glyphs": 256, "emoji": 128, "vit_l": 32_768}[variant],
             log=dict(every=10 if tiny else 50),
-            evaluation=dict(every=1000 if large else 10 if tiny else 250, batch_size=64 if tiny else 256),
+            evaluation=dict(
+                every=1000 if large else 10 if tiny else 250,
+                batch_size=64 if tiny else 256,
+                **(ZERO_SHOT if variant in ("tiny", "glyphs") else {}),
+            ),
             checkpoint=dict(every=1000 if large else 0),
         )
     )

@@ -9,7 +9,8 @@ of a large batch out of memory. Two variants are for two CPU cores:
 "shift" unseen concepts.
 
 python -m research.pretrain --config=configs/pretrain/image_text_siglip.py:glyphs --workdir=runs/glyphs
-Recall both ways stands beside chance and beside letters in common with the nearest training pictures.
+Recall both ways stands beside chance and beside letters in common with the nearest training pictures; scripts are told
+by texts alone ("greek letter"), and the map of the report shows how far they lie apart.
 """
 
 from ml_collections import ConfigDict
@@ -44,6 +45,7 @@ DATA = {
     "glyphs": GLYPHS,
     "emoji": EMOJI,
 }
+ZERO_SHOT = dict(zero_shot_field="script", templates=("{}", "{} letter", "{} small letter", "{} capital letter"))
 SMALL_TEXT = dict(name="modern", width=96, depth=2, num_heads=3, unroll=2)
 MODELS = {
     "": dict(
@@ -93,7 +95,11 @@ def get_config(variant=""):
             num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 600}[variant],
             batch_size={"": 1024, "tiny": 16, "glyphs": 256, "emoji": 128}[variant],
             log=dict(every=10 if tiny else 50),
-            evaluation=dict(every=1000 if large else 10 if tiny else 250, batch_size=64 if tiny else 256),
+            evaluation=dict(
+                every=1000 if large else 10 if tiny else 250,
+                batch_size=64 if tiny else 256,
+                **(ZERO_SHOT if variant in ("tiny", "glyphs") else {}),
+            ),
             checkpoint=dict(every=1000 if large else 0),
         )
     )

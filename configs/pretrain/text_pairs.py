@@ -4,7 +4,8 @@ python -m research.pretrain --config=configs/pretrain/text_pairs.py --workdir=ru
     --config.data.path=train.jsonl --config.data.text_field=title --config.data.pair_field=body
 The others of a batch are each text's negatives. `:docstrings` needs no network: functions of Python's standard library
 and their docstrings; it goes on with a model that has read the same modules (--config.init_from=runs/quickstart).
-Recall is over the whole split, and that of TF-IDF is printed beside. `predict --task=embed` gives the vectors.
+--config.data.negative_field=FIELD adds a hard negative for each text that has one. Recall is over the whole split, and
+that of TF-IDF is printed beside. `predict --task=embed` gives the vectors.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,7 @@ from research.checks.packages import cuda_wheels, install, suitable_cuda
 from research.training.devices import native_dtype, peak_flops
 
 _LEAST_SHARE_OF_PEAK = 0.5
-_ONE_DEVICE = "python -m research.pretrain … --config.mesh.data=1"
+_ONE_DEVICE = "python -m research.pretrain … --config.mesh.devices=1"
 _PRODUCTIVE = 1.5  # times as fast as float32: what makes another type worth a flag
 
 _SWITCHES = {
@@ -137,7 +137,7 @@ def _sum(facts: Facts) -> Iterator[Finding]:
     )
     command = _ONE_DEVICE
     if probe.devices[0].platform == "gpu":
-        command = "NCCL_DEBUG=INFO python -m research.doctor   # until it works: --config.mesh.data=1"
+        command = "NCCL_DEBUG=INFO python -m research.doctor   # until it works: --config.mesh.devices=1"
     yield wrong("sum over devices", found, advice, command)
 
 

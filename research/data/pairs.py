@@ -30,7 +30,7 @@ class _Pairs:
     """The texts of one split, as the files hold them."""
 
     where: str
-    texts: list[tuple[str, str]]
+    texts: list[tuple[str, ...]]  # first, second and, where there is a field of these, the negative ("": none)
     key: str
 
     def take(self, at: Sequence[int], what: str) -> _Pairs:
@@ -41,11 +41,13 @@ class _Pairs:
 class PairRows:
     """Rows of `tokens`, `segment_ids` (1 where real), `positions`, each int32 [L]; the same of the second text with
     `pair_` before; and `group`, int32: equal where the second texts are.
+
+    With negatives the same of these with `negative_` before, and `negative_group`, -1 where a row has none.
     """
 
-    tokens: np.ndarray  # [N 2 L], 0 behind each text
-    lengths: np.ndarray  # int64 [N 2]
-    groups: np.ndarray  # int32 [N]
+    tokens: np.ndarray  # [N sides L], 0 behind each text
+    lengths: np.ndarray  # int64 [N sides]
+    groups: np.ndarray  # int32 [N sides - 1], equal where texts are, of all but the first
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -56,8 +58,10 @@ class PairRows:
     def rows(self, indices: np.ndarray) -> Example:
         """The rows at `indices`, stacked."""
         column = np.arange(self.tokens.shape[2], dtype=np.int32)
-        found: Example = {"group": self.groups[indices]}
-        for side, prefix in enumerate(("", "pair_")):
+        found: Example = {}
+        for side, prefix in enumerate(("", "pair_", "negative_")[: self.tokens.shape[1]]):
+            if side:
+                found["negative_group" if side == 2 else "group"] = self.groups[indices, side - 1]
             real = column < self.lengths[indices, side, None]
             found[f"{prefix}tokens"] = self.tokens[indices, side]
             found[f"{prefix}segment_ids"] = real.astype(np.int32)
@@ -72,6 +76,7 @@ def text_pairs(
     tokenizer: TokenizerBlock,
     text_field: str = "text",
     pair_field: str = "pair",
+    negative_field: str = "",
     valid_path: str = "",
     valid_split: str = "",
     valid_fraction: float = 0.1,
@@ -82,12 +87,15 @@ def text_pairs(
 ) -> Dataset:
     """Two rows `<bos> text <eos>` for each record; what does not fit is cut off, and counted.
 
-    Validation data, `num_labels` (of pairs) and `labels_seed` as in `text_classification`; nothing is stratified.
+    With a `negative_field` a third row for each: a hard negative, which looks like the second text and is wrong; a
+    record whose field is empty has none. Validation data, `num_labels` (of pairs) and `labels_seed` as in
+    `text_classification`; nothing is stratified.
 
     Raises:
-      ValueError: bad data, an empty text (the record is named), or the same data given for training and evaluation.
+      ValueError: bad data, an empty text or a negative that is the second text (the record is named), or the same data
+        given for training and evaluation.
     """
-    fields = (text_field, pair_field)
+    fields = (text_field, pair_field, *([negative_field] if negative_field else []))
     opened = open_splits((path,), fields=fields, valid_path=valid_path, valid_split=valid_split, test_path=test_path)
     found = {name: _read(records[0], fields) for name, records in opened.items()}
     if "val" not in found:
@@ -102,25 +110,28 @@ def text_pairs(
         found["train"] = train = train.take(chosen, f"{num_labels} by {labels_seed}")
     if length < 3:
         raise ValueError(f"length={length} leaves no room for text between special tokens; use 3 or more")
-    documents = Documents(train.where, [text for texts in train.texts for text in texts], train.key)
+    documents = Documents(train.where, [text for texts in train.texts for text in texts if text], train.key)
     trained = train_tokenizer(tokenizer, [documents])
     splits, counts = {}, {}
     for name, part in found.items():
-        sides = [encode_rows([(texts[side],) for texts in part.texts], trained, length=length) for side in (0, 1)]
+        sides = [
+            encode_rows([(texts[side],) for texts in part.texts], trained, length=length) for side in range(len(fields))
+        ]
         tokens, lengths = (np.stack([side[item] for side in sides], axis=1) for item in (0, 1))
-        groups = np.unique([hash_text(texts[1]) for texts in part.texts], return_inverse=True)[1].astype(np.int32)
-        hashes = [hash_text("\n".join(texts)) for texts in part.texts]
+        groups = _groups(part.texts)
+        hashes = [hash_text("\n".join(texts[:2])) for texts in part.texts]
         splits[name] = Split(
             PairRows(tokens, lengths, groups),
             texts=[texts[0] for texts in part.texts],
             seconds=[texts[1] for texts in part.texts],
-            num_bytes=sum(len(text.encode()) for texts in part.texts for text in texts),
+            num_bytes=sum(len(text.encode()) for texts in part.texts for text in texts[:2]),
             hashes=hashes,
         )
         counts[name] = {
             "rows": len(part.texts),
             "cut_texts": sum(side[3] for side in sides),
-            "distinct_seconds": int(groups.max()) + 1,
+            "distinct_seconds": len(np.unique(groups[:, 0])),
+            **({"negatives": int((groups[:, 1] >= 0).sum())} if negative_field else {}),
             "tokens": int(lengths.sum()),
             "fill": float(lengths.mean() / length),
         }
@@ -137,14 +148,26 @@ def text_pairs(
     )
 
 
-def _read(records: Records, fields: tuple[str, str]) -> _Pairs:
+def _groups(texts: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """int32 [N sides - 1]: of each second text and negative a number, the same for equal texts; -1 for no text."""
+    flat = [hash_text(text) if text else "" for row in texts for text in row[1:]]
+    numbers = np.unique(flat, return_inverse=True)[1].reshape(len(texts), -1)
+    missing = np.array([not text for row in texts for text in row[1:]]).reshape(len(texts), -1)
+    return np.where(missing, -1, numbers).astype(np.int32)
+
+
+def _read(records: Records, fields: tuple[str, ...]) -> _Pairs:
     texts = []
     for index, record in enumerate(records):
-        for field in fields:
-            check_text(record[field], records, index, field)
-            if not record[field].strip():
-                raise ValueError(
-                    f"{records.path}, record {index + 1}: field {field!r} is empty; a pair has two texts, remove it"
-                )
-        texts.append((record[fields[0]], record[fields[1]]))
+        where = f"{records.path}, record {index + 1}"
+        row = []
+        for place, field in enumerate(fields):
+            text = record[field]
+            check_text(text, records, index, field)
+            if place < 2 and not text.strip():
+                raise ValueError(f"{where}: field {field!r} is empty; a pair has two texts, remove it")
+            row.append(text if text.strip() else "")
+        if len(row) == 3 and hash_text(row[1]) == hash_text(row[2]):
+            raise ValueError(f"{where}: the negative of {fields[2]!r} is the second text itself; leave it empty")
+        texts.append(tuple(row))
     return _Pairs(records.path, texts, fingerprint(records.fingerprint, *fields))

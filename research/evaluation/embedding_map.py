@@ -36,10 +36,12 @@ def embedding_map(vectors: np.ndarray, *, method: str, seed: int = 0) -> tuple[n
     if method == "pca":
         return drawn, axes[:, :2]
     from sklearn.manifold import TSNE  # a second to import: only when asked for
+    from threadpoolctl import threadpool_limits  # which scikit-learn brings along
 
     start = axes[:, :2] / axes[:, 0].std() * 1e-4  # the usual scale of a start
     perplexity = min(30.0, (len(points) - 1) / 3)
-    placed = TSNE(perplexity=perplexity, init=start.astype(np.float32), random_state=seed).fit_transform(axes)
+    with threadpool_limits(1):  # threads that wait for each other cost more than they save on a shared machine
+        placed = TSNE(perplexity=perplexity, init=start.astype(np.float32), random_state=seed).fit_transform(axes)
     return drawn, np.asarray(placed, np.float64)
 
 

@@ -38,7 +38,12 @@ def image_floors(dataset: Dataset, split: str) -> dict[str, float]:
 
 def read_images(part: Split, *, most: int = _MOST) -> np.ndarray:
     """The images of the first `most` rows of a split, uint8 [N Y X C]."""
-    places, rows = np.arange(min(len(part.examples), most)), getattr(part.examples, "rows", None)
+    return images_at(part, np.arange(min(len(part.examples), most)))
+
+
+def images_at(part: Split, places: np.ndarray) -> np.ndarray:
+    """The images of some rows of a split, uint8 [N Y X C]."""
+    rows = getattr(part.examples, "rows", None)
     if rows is not None:
         return rows(places)["image"]
     return np.stack([part.examples[int(place)]["image"] for place in places])

@@ -9,6 +9,7 @@ import numpy as np
 
 from research.batch import Dataset, Split
 from research.evaluation.embeddings import collapse
+from research.evaluation.image_tasks import images_at
 from research.evaluation.name_floor import letters_in_common
 from research.evaluation.retrieval import CUTOFFS, candidates, metrics_both_ways, ranks_both_ways
 
@@ -29,10 +30,8 @@ def retrieval_figures(outputs: Outputs, part: Split) -> tuple[dict[str, Any], np
     Rows that share a picture or a text are of one group, any of which is a hit. `collapse` is a sentence or nothing, of
     the pictures or else of the texts.
     """
-    size = len(outputs["image"])
-    pictures, picture = candidates(part.hashes[:size])
-    names, name = candidates(part.texts[:size])
-    groups = _groups(picture, name)
+    pictures, names, groups = distinct(part, len(outputs["image"]))
+    picture = candidates(part.hashes[: len(groups)])[1]
     images, texts = outputs["image"][pictures], outputs["text"][names]
     found = ranks_both_ways(images, texts, image_groups=groups[pictures], text_groups=groups[names])
     found["image_to_text"] = found["image_to_text"][picture]
@@ -62,6 +61,14 @@ def name_floors(dataset: Dataset, split: str) -> dict[str, float]:
     return {name if name.startswith("chance_") else f"letters_{name}": value for name, value in found.items()}
 
 
+def distinct(part: Split, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the first `size` rows of a split: where each distinct picture and each distinct text stands first, and the
+    group of each row, equal for rows that share a picture or a text."""
+    pictures, picture = candidates(part.hashes[:size])
+    names, name = candidates(part.texts[:size])
+    return pictures, names, _groups(picture, name)
+
+
 def _groups(picture: np.ndarray, name: np.ndarray) -> np.ndarray:
     """int [N], equal for rows that share a picture or a text, over any chain."""
     from scipy.sparse import coo_array
@@ -85,9 +92,7 @@ def _small_images(part: Split, places: np.ndarray) -> np.ndarray:
     """The images of some rows, at most FLOOR_SIDE pixels a side, as whole numbers [N Y X C]."""
     found = []
     for start in range(0, len(places), _READ):
-        chunk = places[start : start + _READ]
-        rows = getattr(part.examples, "rows", None)
-        images = rows(chunk)["image"] if rows else np.stack([part.examples[int(place)]["image"] for place in chunk])
+        images = images_at(part, places[start : start + _READ])
         side = images.shape[1]
         factor = -(-side // FLOOR_SIDE)
         if factor == 1:

@@ -53,6 +53,23 @@ figcaption { font-weight: 600; font-size: 14px; margin-bottom: 10px; display: fl
   vertical-align: middle; background: var(--colour); }
 .train { --colour: var(--train); } .val { --colour: var(--val); } .test { --colour: var(--test); }
 .plain { --colour: var(--soft); }
+.hue0 { --colour: #2f6fde; } .hue1 { --colour: #d9730d; } .hue2 { --colour: #1a8f5c; }
+.hue3 { --colour: #b8336a; } .hue4 { --colour: #7a4fd0; } .hue5 { --colour: #0f8fa8; }
+.hue6 { --colour: #a8741a; } .hue7 { --colour: #c43d3d; } .hue8 { --colour: #5f7d1f; }
+.hue9 { --colour: #8a8f98; }
+.maps { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 28px; }
+.field { position: relative; aspect-ratio: 1; background: var(--panel); border-radius: 6px; }
+.spots { stroke: var(--colour); stroke-width: 4; stroke-linecap: round; stroke-opacity: 0.75; }
+.spots.plain { stroke-opacity: 0.3; }
+.soft { font-weight: 400; color: var(--soft); }
+.keys-of-map { display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 0 0 10px; font-size: 14px; }
+.asked { display: grid; grid-template-columns: minmax(72px, 180px) minmax(0, 1fr); gap: 20px; padding: 8px 0;
+  border-bottom: 1px solid var(--rule); }
+.answers { display: flex; flex-wrap: wrap; gap: 8px; }
+.item { display: flex; flex-direction: column; gap: 2px; min-width: 66px; max-width: 200px; padding: 4px;
+  font-size: 12px; border: 2px solid transparent; border-radius: 6px; overflow-wrap: anywhere; }
+.item.right { border-color: var(--test); }
+.item img { width: 56px; height: 56px; object-fit: contain; image-rendering: pixelated; }
 .plot { display: grid; grid-template: minmax(0, 1fr) 0 / 50px minmax(0, 1fr); height: 190px; padding: 6px 14px 22px 0; }
 .wide .plot { height: 300px; }
 .area, .ys, .xs { position: relative; font-size: 12px; color: var(--soft); font-variant-numeric: tabular-nums; }
@@ -81,7 +98,7 @@ path { fill: none; vector-effect: non-scaling-stroke; }
 @media (max-width: 900px) { .charts { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (max-width: 720px) {
   main { padding: 20px 14px 48px; }
-  .charts, .pair { grid-template-columns: minmax(0, 1fr); }
+  .charts, .pair, .maps { grid-template-columns: minmax(0, 1fr); }
   .keys { columns: 1; }
   .wide .plot { height: 220px; }
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.evaluation import sections
+from research.evaluation import galleries, sections
 from research.evaluation.charts import Series, chart, short
 from research.evaluation.page import STYLE
 from research.evaluation.scores import ROBUSTNESS
@@ -36,7 +36,7 @@ _KINDS = {"fill_mask": "Filled masks", "generate": "Generated text", "classify":
 
 
 def write_report(workdir: Path) -> Path:
-    """Writes WORKDIR/report.html from metrics.jsonl, result.json, config.json, run.json and samples.json.
+    """Writes WORKDIR/report.html from metrics.jsonl and the .json files that a run leaves.
 
     What is missing or half written (a run in progress) is left out with a sentence. Conventions of the files:
       run.json: `command`, `commit`, `date`, `machine` are the heading; the rest is listed.
@@ -45,6 +45,7 @@ def write_report(workdir: Path) -> Path:
         classes) with `label_names`; "SPLIT/reliability", "/abstention" and "/mistakes" as `calibration.py` makes them
         (or "/mistakes" alone); "SPLIT/slices", "robustness/SPLIT/KIND", "forgetting/NAME" and `evidence` as
         `sections.py` reads them; `wall_seconds`; the rest is listed.
+      exhibits.json: `split`, and of its vectors `map` and `galleries` as `exhibits.py` makes them; may be missing.
       samples.json: a list of {"kind": "fill_mask", "generate" or "classify", "input": …, "output": …}.
 
     Raises:
@@ -57,6 +58,7 @@ def write_report(workdir: Path) -> Path:
     run, run_note = _read(workdir / "run.json", dict)
     result, result_note = _read(workdir / "result.json", dict)
     samples, samples_note = _read(workdir / "samples.json", list)
+    shown, _ = _read(workdir / "exhibits.json", dict)
     lines, metrics_note = _read_metrics(workdir / "metrics.jsonl")
     name = workdir.resolve().name
     parts = [
@@ -69,6 +71,10 @@ def write_report(workdir: Path) -> Path:
         *(_section(f"Can it be trusted? {split}", _trust(result, split), "") for split in _judged(result)),
         _section("How robust is it?", sections.robustness(result), "") if _has(result, ROBUSTNESS) else "",
         *(_section(f"Where is it right? {split}", sections.slices(result, split), "") for split in _sliced(result)),
+        _section("How do its vectors lie?", galleries.embedding_map(shown["map"], result, shown["split"]), "")
+        if "map" in shown
+        else "",
+        _section("What lies near?", galleries.galleries(shown["galleries"]), "") if shown.get("galleries") else "",
         _section("What has it forgotten?", sections.forgetting(result), "") if _has(result, FORGETTING) else "",
         "" if "evidence" in result else _section("Samples", _samples(samples), samples_note),
         _section("Config as it ran", _table_of(config), config_note),

@@ -39,6 +39,19 @@ def score(outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, ob
     return None if scorer is None or not outputs else scorer(outputs, dataset, split)
 
 
+def look(
+    outputs: Mapping[str, np.ndarray], dataset: Dataset, split: str, *, objective: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What takes longer, of the split that a run is judged by: figures with their floors, and what its report shows."""
+    look = TASKS[objective].look
+    if look is None or not outputs:
+        return {}, {}
+    found = look(outputs, dataset, split)
+    figures: dict[str, Any] = {f"{split}/{name}": value for name, value in found.figures.items()}
+    figures |= {f"floor/{split}/{name}": value for name, value in found.floors.items()}
+    return figures, {"split": split, **found.exhibits}
+
+
 def of_scored(scored: Scored, dataset: Dataset, split: str) -> dict[str, Any]:
     """The figures, and the headline figure by slices of the split.
 

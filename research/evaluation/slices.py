@@ -41,7 +41,7 @@ def by_value(column: Sequence[Any]) -> dict[str, np.ndarray]:
 
     More than MOST_NUMBERS different numbers are cut into quartiles.
     """
-    if len(set(column)) > MOST_NUMBERS and all(map(_is_number, column)):
+    if len(set(column)) > MOST_NUMBERS and all(map(is_number, column)):
         return by_quartile(np.array(column))
     groups: dict[str, list[int]] = {}
     for row, value in enumerate(column):
@@ -84,5 +84,6 @@ def _num_tokens(part: Split, index: int) -> int:
     return int((part.examples[index]["segment_ids"] > 0).sum())
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """True for a finite number that is no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

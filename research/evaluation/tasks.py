@@ -21,6 +21,7 @@ from research.evaluation.baselines import (
 )
 from research.evaluation.calibration import abstention, expected_calibration_error, mistakes, reliability
 from research.evaluation.classification import classification_metrics
+from research.evaluation.closer_look import Look, look_at_image_text, look_at_pairs, look_at_vectors
 from research.evaluation.image_tasks import image_floors
 from research.evaluation.image_text_tasks import name_floors, retrieval_figures, watch_retrieval
 from research.evaluation.multi_label import commonest_set, multi_label_metrics, rows_right
@@ -64,6 +65,7 @@ class Task:
     `reads_train`.
     `tune` makes of the outputs over the validation split what `score` finds beside the outputs of every split. With
     `reads_train` it finds those over the training split too, under `train_…`.
+    `look` is what takes longer, of the outputs over the split that a run is judged by, with what its report shows.
     """
 
     floors: Callable[[Dataset, str], dict[str, float]]
@@ -73,6 +75,7 @@ class Task:
     tune: Callable[[Outputs, Dataset], Outputs] | None = None
     reads_train: bool = False
     watch: Callable[[Mapping[str, Outputs], Dataset], dict[str, Any]] | None = None
+    look: Callable[[Outputs, Dataset, str], Look] | None = None
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:
@@ -312,9 +315,20 @@ def _first_tokens(documents: Any, limit: int) -> list[np.ndarray]:
 
 
 _VECTORS: dict[str, Any] = dict(
-    score=score_vectors, measure="knn_accuracy", tune=keep_vectors, reads_train=True, watch=watch_vectors
+    score=score_vectors,
+    measure="knn_accuracy",
+    tune=keep_vectors,
+    reads_train=True,
+    watch=watch_vectors,
+    look=look_at_vectors,
 )
-_IMAGE_TEXT = Task(name_floors, score_image_text, measure="image_to_text_recall_at_1", watch=watch_retrieval)
+_IMAGE_TEXT = Task(
+    name_floors,
+    score_image_text,
+    measure="image_to_text_recall_at_1",
+    watch=watch_retrieval,
+    look=look_at_image_text,
+)
 TASKS = {
     "masked_lm": Task(unigram_floor),
     "causal_lm": Task(language_floors, score_prompts, measure="answer_accuracy"),
@@ -322,7 +336,7 @@ TASKS = {
     "multi_label": Task(labels_floors, score_labels),
     "regression": Task(value_floors, score_values, measure="r2"),
     "tagging": Task(tag_floors, score_tags, floor_on=tag_floor_on),
-    "pairs": Task(pair_floors, score_pairs, measure="recall_at_1"),
+    "pairs": Task(pair_floors, score_pairs, measure="recall_at_1", look=look_at_pairs),
     "simclr": Task(vector_floors, **_VECTORS),
     "moco": Task(vector_floors, **_VECTORS),
     "simcse": Task(text_vector_floors, **_VECTORS),

@@ -1,10 +1,26 @@
-"""Menus of backbones: what reads tokens, and what reads images."""
+"""Menus of backbones: what reads tokens, its presets here, and what reads images."""
+
+import functools
 
 from research.models.convnet import ConvNetConfig, cnn, densenet, resnet18, resnet34, resnet50, vgg11, vgg16
 from research.models.perceptron import mlp
 from research.models.recurrent import gru, lstm
-from research.models.transformer import TransformerConfig, bert, gpt2, llama, modern, roberta
+from research.models.transformer import TransformerConfig
 from research.models.vit import ViTConfig, vit_base, vit_small, vit_tiny
+
+_BASE = dict(width=768, depth=12, num_heads=12)
+
+bert = functools.partial(
+    TransformerConfig, **_BASE, norm_position="post", norm_epsilon=1e-12, embed_norm=True, num_token_types=2
+)
+roberta = functools.partial(bert, norm_epsilon=1e-5, num_token_types=1)
+gpt2 = functools.partial(TransformerConfig, **_BASE, norm_epsilon=1e-5, activation="gelu_tanh")
+llama = functools.partial(
+    TransformerConfig, **_BASE, norm="rms", position="rotary", activation="swiglu", bias=False, num_kv_heads=4
+)
+modern = functools.partial(
+    TransformerConfig, **_BASE, norm="rms", position="rotary", activation="squared_relu", bias=False, qk_norm=True
+)
 
 MODELS = {
     "transformer": TransformerConfig,

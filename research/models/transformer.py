@@ -289,18 +289,3 @@ class MLP(nn.Module):
 def _write(buffer: Array, values: Array, start: Array) -> Array:
     indices = (0, start) + (0,) * (buffer.ndim - 2)
     return jax.lax.dynamic_update_slice(buffer, values.astype(buffer.dtype), indices)
-
-
-_BASE = dict(width=768, depth=12, num_heads=12)
-
-bert = functools.partial(
-    TransformerConfig, **_BASE, norm_position="post", norm_epsilon=1e-12, embed_norm=True, num_token_types=2
-)
-roberta = functools.partial(bert, norm_epsilon=1e-5, num_token_types=1)
-gpt2 = functools.partial(TransformerConfig, **_BASE, norm_epsilon=1e-5, activation="gelu_tanh")
-llama = functools.partial(
-    TransformerConfig, **_BASE, norm="rms", position="rotary", activation="swiglu", bias=False, num_kv_heads=4
-)
-modern = functools.partial(
-    TransformerConfig, **_BASE, norm="rms", position="rotary", activation="squared_relu", bias=False, qk_norm=True
-)

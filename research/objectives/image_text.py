@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from research.build import Block, build
 from research.metrics import Mean
 from research.objectives.compared import check_compared, own_is_nearest
-from research.objectives.inputs import read_inputs
+from research.objectives.inputs import Inputs, read_inputs
 from research.objectives.text import check_token_dropout, hide_tokens, mean_over, real_examples
 from research.ops import contrastive
 from research.ops.image_augmentation import IMAGE_AUGMENTATIONS
@@ -66,7 +66,7 @@ class ImageText:
                 f"objective.name={self.name} learns from images with their texts, and the data have no texts; use "
                 "data.name=image_text, or an objective of images alone such as simclr"
             )
-        jax.eval_shape(self.view, batch, rng)  # which refuses images that the augmentation is not for
+        jax.eval_shape(self.augmented, batch, rng)  # which refuses images that the augmentation is not for
         made = self.model.init(rng, self._pixels(batch), batch["tokens"], **_places(batch))
         if ("bias" in made["params"]) != self.with_bias:
             reason = "learns a bias" if self.with_bias else "does not see what is added to every logit"
@@ -110,13 +110,14 @@ class ImageText:
         pooled, hidden = self._apply(variables, self._pixels(batch), method=both)
         return Features(pooled=pooled, sequence=hidden.astype(jnp.float32), mask=jnp.ones(hidden.shape[:2], bool))
 
-    def view(self, batch: Batch, noise: jax.Array) -> Float[Array, "B Y X C"]:
+    def augmented(self, batch: Batch, noise: jax.Array) -> Inputs:
         """The images as a training step sees them, each drawn by its example's id."""
         augment = build(self.augmentation, IMAGE_AUGMENTATIONS, kind="augmentation")
-        return augment(self._pixels(batch), example_keys(jax.random.fold_in(noise, 0), batch["example_id"]))
+        keys = example_keys(jax.random.fold_in(noise, 0), batch["example_id"])
+        return {"image": augment(self._pixels(batch), keys)}
 
     def _encode(self, variables: Variables, batch: Batch, *, rng: Keys, train: bool) -> tuple[Sides, dict[str, Any]]:
-        images = self.view(batch, rng.noise) if train else self._pixels(batch)
+        images = self.augmented(batch, rng.noise)["image"] if train else self._pixels(batch)
         if train and self.token_dropout:
             noise = jax.random.fold_in(rng.noise, 1)
             batch = hide_tokens(batch, noise, rate=self.token_dropout, mask_id=self.mask_id)

@@ -14,7 +14,7 @@ or without a mesh, they work as well.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,15 @@ from research.ops.contrastive_ring import (
 Form = Literal["plain", "gathered", "chunked"]
 CHUNK = 1024
 AXES = ("data",)
+
+
+class Negatives(NamedTuple):
+    """Candidates beside the counterparts of a batch, one for each example, or none where `where` is false. One of a
+    row's group is no negative of it, but the row's own always is."""
+
+    vectors: Float[Array, "B D"]
+    where: Bool[Array, " B"]
+    groups: Int[Array, " B"] | None = None
 
 
 def nt_xent(
@@ -68,6 +77,7 @@ def clip(
     scale: Float[Array, ""] | float,
     where: Bool[Array, " B"] | None = None,
     groups: Int[Array, " B"] | None = None,
+    negatives: Negatives | None = None,
     form: Form = "plain",
     chunk: int = CHUNK,
     axes: tuple[str, ...] = AXES,
@@ -77,11 +87,15 @@ def clip(
     Radford et al. 2021, figure 3; for two texts it is the multiple-negatives ranking loss (Henderson et al. 2017,
     section 4). Similarities are multiplied by `scale`, the inverse temperature. Rows where `where` is false are neither
     told apart nor from others, and their loss is 0. Rows of one group (a text that occurs twice) are no negatives of
-    each other.
+    each other. `negatives` are more candidates for every row of `image`, and ask for nothing themselves.
     """
-    layout = _layout(form, chunk, axes, image.shape[0])
+    layout, scale = _layout(form, chunk, axes, image.shape[0]), jnp.asarray(scale, jnp.float32)
     sides = _side(image, where, groups), _side(text, where, groups)
-    rows, columns, own = _logsumexps(form, layout, *sides, jnp.asarray(scale, jnp.float32))
+    rows, columns, own = _logsumexps(form, layout, *sides, scale)
+    if negatives is not None:
+        counted = negatives.where if where is None else negatives.where & where
+        more = _side(negatives.vectors, counted, negatives.groups)
+        rows = jnp.logaddexp(rows, _logsumexps(form, layout, sides[0], more, scale)[0])
     losses = 0.5 * (rows + columns) - own
     return losses if where is None else jnp.where(where, losses, 0.0)
 

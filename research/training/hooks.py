@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from research.training.checkpoint import Checkpoints
 from research.training.distributed import Notice
 from research.training.log import Log
 from research.training.loop import Preempted, RunFailed
-from research.training.state import TrainState, weights
+from research.training.state import TrainState, separate
 from research.types import Metrics
 
 
@@ -95,26 +94,3 @@ class Save:
                 step, params=params, state=rest, host=host, metrics=values if evaluated == step else {}
             )
         self._saved = step
-
-
-def separate(state: Any) -> tuple[Any, dict[str, Any]]:
-    """The checkpoint's two items: the parameters to evaluate, and the rest (the trained ones where they differ)."""
-    rest = {name: value for name, value in state.variables.items() if name != "params"}
-    items = {"step": state.step, "opt_state": state.opt_state, "first_bad_step": state.first_bad_step}
-    if rest:
-        items["variables"] = rest
-    if state.ema is not None:
-        items["trained"] = state.variables["params"]
-    return weights(state), items
-
-
-def join(params: Any, rest: Mapping[str, Any]) -> TrainState:
-    """The state that `separate` took apart."""
-    trained = rest.get("trained")
-    return TrainState(
-        step=rest["step"],
-        variables={"params": params if trained is None else trained, **rest.get("variables", {})},
-        opt_state=rest["opt_state"],
-        ema=None if trained is None else params,
-        first_bad_step=rest["first_bad_step"],
-    )

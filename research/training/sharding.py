@@ -227,7 +227,12 @@ def _arranged(devices: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
     from jax.experimental import mesh_utils
 
     num_slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if num_slices > 1 and shape[0] % num_slices == 0:
+    if shape[0] % num_slices:
+        raise ValueError(
+            f"mesh.replica={shape[0]} does not divide over the {num_slices} slices that there are, and no other axis "
+            f"reaches across them; use a multiple of {num_slices}"
+        )
+    if num_slices > 1:
         inner = [shape[0] // num_slices, *shape[1:]]
         outer = [num_slices, *[1] * (len(shape) - 1)]
         return mesh_utils.create_hybrid_device_mesh(inner, outer, devices=devices, allow_split_physical_axes=True)

@@ -39,6 +39,29 @@ def to_evaluate(state: TrainState) -> Variables:
     return {**state.variables, "params": weights(state)}
 
 
+def separate(state: Any) -> tuple[Any, dict[str, Any]]:
+    """The checkpoint's two items: the parameters to evaluate, and the rest (the trained ones where they differ)."""
+    rest = {name: value for name, value in state.variables.items() if name != "params"}
+    items = {"step": state.step, "opt_state": state.opt_state, "first_bad_step": state.first_bad_step}
+    if rest:
+        items["variables"] = rest
+    if state.ema is not None:
+        items["trained"] = state.variables["params"]
+    return weights(state), items
+
+
+def join(params: Any, rest: Mapping[str, Any]) -> TrainState:
+    """The state that `separate` took apart."""
+    trained = rest.get("trained")
+    return TrainState(
+        step=rest["step"],
+        variables={"params": params if trained is None else trained, **rest.get("variables", {})},
+        opt_state=rest["opt_state"],
+        ema=None if trained is None else params,
+        first_bad_step=rest["first_bad_step"],
+    )
+
+
 def abstract_params(objective: Objective, batch: Batch) -> Any:
     """Shapes, types and logical axis names of the parameters; nothing is computed, and `batch` may be shapes alone."""
     return _boxed(objective, batch)["params"]

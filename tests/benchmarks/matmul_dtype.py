@@ -30,7 +30,7 @@ def make_step(matmul_dtype: str) -> tuple[Any, Any, Any]:
     import numpy as np
 
     from research.models import HEADS, Model
-    from research.models.transformer import modern
+    from research.models.backbones import modern
     from research.objectives.masked_lm import MaskedLM
     from research.training.optimizer import muon
     from research.training.state import TrainState

@@ -202,7 +202,7 @@ def test_a_missing_or_wrong_sum_over_devices_is_wrong(total):
     found = amiss(with_gpus(H100, H100, probe=two), "sum over devices")
     assert found.verdict == "wrong" and "it should be 3" in found.advice and "NCCL_DEBUG=INFO" in found.command
     hung = replace(two, total=None, error="no answer in 180 seconds", failed_at="a sum")
-    assert amiss(with_gpus(H100, H100, probe=hung), "sum over devices").command.endswith(" --config.mesh.data=1")
+    assert amiss(with_gpus(H100, H100, probe=hung), "sum over devices").command.endswith(" --config.mesh.devices=1")
 
 
 def test_a_type_that_a_device_refuses_is_a_warning():

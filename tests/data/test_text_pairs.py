@@ -42,6 +42,23 @@ def test_equal_second_texts_are_of_one_group(dataset):
     assert dataset.facts["train"]["distinct_seconds"] == 3
 
 
+def test_negatives_have_rows_and_groups_of_the_same_numbers(tmp_path):
+    negatives = ["a dog", "", "a cat", "because of the long rain today"]
+    rows = [{"text": a, "pair": b, "wrong": c} for (a, b), c in zip(ROWS, negatives, strict=True)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "valid.jsonl").write_text('{"text": "huh", "pair": "a dog", "wrong": "so"}\n')
+    keys = dict(length=11, tokenizer={"name": "character"}, valid_path=str(tmp_path / "valid.jsonl"))
+    dataset = text_pairs(str(tmp_path / "rows.jsonl"), negative_field="wrong", **keys)
+    found, tokenizer = dataset.splits["train"].examples.rows(np.arange(4)), from_json(dataset.tokenizer)
+    assert dataset.facts["train"]["negatives"] == 3
+    group, negative = found["group"].tolist(), found["negative_group"].tolist()
+    assert negative[1] == -1 and negative[2] == group[0] == group[1] and negative[3] == group[2]
+    assert negative[0] not in [*group, *negative[1:]]
+    real = found["negative_segment_ids"][2] > 0
+    ids = tokenizer.encode("a cat", add_special_tokens=False).ids
+    assert found["negative_tokens"][2][real].tolist() == [dataset.spec.bos_id, *ids, dataset.spec.eos_id]
+
+
 def test_labels_are_counted_in_pairs(tmp_path):
     path, valid = write(tmp_path / "train.jsonl", ROWS), write(tmp_path / "valid.jsonl", [("huh", "a dog")])
     keys = dict(length=11, tokenizer={"name": "character"}, valid_path=valid)
@@ -56,6 +73,8 @@ def test_labels_are_counted_in_pairs(tmp_path):
         ([("x", 3)], {}, "record 1: field 'pair' is int, wanted text"),
         (ROWS, {"length": 2}, "length=2 leaves no room"),
         (ROWS, {"pair_field": "passage"}, "passage"),
+        (ROWS, {"negative_field": "wrong"}, "no field 'wrong'"),
+        (ROWS, {"negative_field": "pair"}, "record 1: the negative of 'pair' is the second text itself"),
     ],
 )
 def test_bad_pairs_are_refused(tmp_path, rows, changes, message):
