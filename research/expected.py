@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from research.batch import Spec
 from research.build import build, parameters
 from research.data import DATA
-from research.data.tokenizers import SPECIAL_TOKENS, TOKENIZERS, facts, from_json
+from research.data.tokenizers import SPECIAL_TOKENS, TOKENIZERS, facts
 
 Rows = dict[str, np.ndarray]
 
@@ -168,8 +167,3 @@ def _vocabulary(data: Mapping[str, Any]) -> dict[str, Any]:
         )
     size = len(SPECIAL_TOKENS) + 256 if name == "byte" else build(block, TOKENIZERS, kind="tokenizer").vocab_size
     return {"vocab_size": size, "word_starts": np.ones(size, bool), "word_ends": np.ones(size, bool)}
-
-
-def read_vocabulary(workdir: Path) -> dict[str, Any]:
-    """The facts of the tokenizer of a finished run."""
-    return facts(from_json((workdir / "tokenizer.json").read_text(encoding="utf-8")))

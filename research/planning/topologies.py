@@ -124,16 +124,16 @@ def parse_topology(name: str) -> Topology:
     match = re.fullmatch(r"(?:(\d+)\*)?([\w-]+):(\d+(?:x\d+)*)", name.replace(" ", ""))
     if match is None or match[2] not in CHIPS:
         raise ValueError(f"--topology={name}: no such topology; there are: {_KNOWN}")
-    chip = CHIPS[match[2]]
-    shape: tuple[int, ...] = tuple(map(int, match[3].split("x")))
+    chip, sides = CHIPS[match[2]], [int(side) for side in match[3].split("x")]
+    shape = tuple(sides)
     num_slices = int(match[1] or 1)
     if min((*shape, num_slices)) < 1:
         raise ValueError(f"--topology={name}: wanted sizes of 1 or more")
     if chip.platform != "tpu":
         if len(shape) > 1:
             raise ValueError(f"--topology={name}: wanted a number of devices, such as {match[2]}:8")
-        if chip.platform == "gpu" and shape[0] > chip.per_host:  # whole hosts
-            hosts, rest = divmod(shape[0], chip.per_host)
+        if chip.platform == "gpu" and sides[0] > chip.per_host:  # whole hosts
+            hosts, rest = divmod(sides[0], chip.per_host)
             if rest:
                 raise ValueError(
                     f"--topology={name}: a host has {chip.per_host} of them; use a multiple, or several hosts "

@@ -61,6 +61,9 @@ def main(names: list[str]) -> int:
             "mfu_at_most": round(bound, 3),
             "published_mfu": PUBLISHED.get(name),
             "rematerializations": len(compiled["rematerializations"]),
+            "limited_by": found["bound"]["limited_by"],
+            "seconds_sending": {axes: round(seconds, 4) for axes, seconds in found["bound"]["sending"].items()},
+            "sent": found["sent"],
             "largest": found["largest"][:3],
         }
         expected = found["fits"] == fits and not compiled["rematerializations"]
