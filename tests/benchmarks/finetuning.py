@@ -108,10 +108,7 @@ RUNS: dict[str, tuple[str, Keys]] = {
     "table_ud_ewt": ("finetune/tagging.py", UD_EWT | BUDGETS),
     "table_wnut17": ("finetune/tagging.py", WNUT | BUDGETS | {"evidence.metric": "test/f1"}),
     "table_ag_news": ("finetune/text_classification.py", AG_NEWS | BUDGETS),
-    "table_ag_news_lstm": (
-        "finetune/text_classification.py",
-        AG_NEWS | {"init_from": "runs/lstm", "evidence.seeds": 3},
-    ),
+    "ag_news_lstm": ("finetune/text_classification.py", AG_NEWS | {"init_from": "runs/lstm"}),
     "lora_trec": ("finetune/text_classification.py", TREC | LORA_RECIPE | LORA | {"seeds": 3}),
     "lora_sst2": (
         "finetune/text_classification.py",
