@@ -71,6 +71,11 @@ RUNS: dict[str, tuple[str, Keys]] = {
         "pretrain/text_pairs.py:docstrings",
         docstrings("pairs") | {"init_from": "runs/docstrings_mlm", "matmul_dtype": "bfloat16"},
     ),
+    "digits_resnet": ("pretrain/image_simclr.py:digits", {}),
+    "digits_frozen": (
+        "finetune/image_classification.py:digits",
+        {"init_from": "runs/digits_resnet", "tuning.freeze_backbone": "true"},
+    ),
     "cifar_simclr": ("pretrain/image_simclr.py:small", CIFAR),
     **{f"fsdd_{speaker}": ("pretrain/audio_simclr.py", without(speaker)) for speaker in SPEAKERS},
     **{
