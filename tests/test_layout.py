@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average"}
+DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average", "verify"}
 # The hall: it may know every room.
 HALL = {
     "experiment",
@@ -29,6 +29,8 @@ HALL = {
     "evidence",
     "forgetting",
     "pictures",
+    "reduced",
+    "verified",
 }
 
 # What a room may import beside itself.

@@ -1,0 +1,1 @@
+"""Checks: whether a page's own training is what it claims to be."""
