@@ -22,7 +22,7 @@ MOST = {
     "width": 16,  # where there are no heads
     "mlp_dim": 32,
     "stem_width": 16,
-    "growth": 8,
+    "growth": 16,  # as wide as the stem: halved, every stage of a dense net has 32 channels again
     "num_groups": 4,
     "embed_dim": 16,
     "hidden": 32,

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--checks", default="", help="names of those to run, by commas (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
     flags = parser.parse_args(rest)
+    import jax
+
     from research.checks.verify import chosen, verify
     from research.experiment import load_page
     from research.verified import open_subject
@@ -30,10 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     names = chosen(flags.checks)
     subject = open_subject(load_page(flags.config, overrides))
     found = []
-    for finding in verify(subject, names):
-        found.append(finding)
-        if not flags.json:
-            print(finding.line(), flush=True)
+    with jax.default_matmul_precision("highest"):  # accelerators round factors of float32 products otherwise
+        for finding in verify(subject, names):
+            found.append(finding)
+            if not flags.json:
+                print(finding.line(), flush=True)
     failed = [finding for finding in found if finding.failed]
     if flags.json:
         told = {"config": flags.config, "passed": not failed, "checks": [finding.as_json() for finding in found]}

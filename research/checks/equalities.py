@@ -37,7 +37,7 @@ def accumulated(subject: Subject) -> Finding:
     try:
         check_accumulation(subject.objective, subject.variables, MICROBATCHES)
     except ValueError as error:
-        return Finding(check, [Measure("refused", 0.0, 0.0)], note=f"refused: {error}")
+        return Finding(check, note=f"refused: {error}", refused=True)
     batch = dict(subject.batches[0])
     if not subject.objective.couples_examples:  # rows that do not count, so that microbatches weigh differently
         batch["example_mask"] = np.arange(subject.batch_size) % (MICROBATCHES + 1) != MICROBATCHES

@@ -31,12 +31,14 @@ class Measure:
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check. Without measures the property does not apply, or cannot be had; `note` says which."""
+    """The outcome of one check. Without measures the property does not apply, as `note` says, or what would break it is
+    `refused`, which is as good."""
 
     check: str
     measures: Sequence[Measure] = ()
     note: str = ""
     sentence: str = ""  # the property that is broken where it fails
+    refused: bool = False
 
     @property
     def failed(self) -> bool:
@@ -44,7 +46,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        return "FAIL" if self.failed else "pass" if self.measures else "-"
+        return "FAIL" if self.failed else "pass" if self.measures or self.refused else "-"
 
     def as_json(self) -> dict[str, Any]:
         """A number that is none, or infinite, is null: JSON has no word for it."""
@@ -61,6 +63,6 @@ class Finding:
 
     def line(self) -> str:
         """One line of the table."""
-        numbers = "; ".join(f"{each.name} {each.value:.3g} ({each.limit})" for each in self.measures)
+        numbers = "; ".join(f"{each.name} {each.value:.4g} ({each.limit})" for each in self.measures)
         told = ". ".join(part for part in (numbers, self.note) if part)
         return f"{self.verdict:<5} {self.check:<24} {told}"

@@ -23,6 +23,7 @@ def test_a_bound_may_be_reached_and_not_passed(value, at_least, holds):
 def test_a_finding_without_numbers_neither_passes_nor_fails():
     found = Finding("a = b", note="there is no b")
     assert (found.verdict, found.failed) == ("-", False)
+    assert Finding("a = b", note="refused: it would not be b", refused=True).verdict == "pass"
     assert Finding("a = b", [Measure("a", float("nan"), 1.0)]).verdict == "FAIL"
 
 
