@@ -13,13 +13,14 @@ from research.environment import tune
 OK, FAILED, MISTAKE, PREEMPTED = 0, 1, 2, 75
 
 
-def run_door(main: Callable[[list[str]], int]) -> None:
+def run_door(main: Callable[[list[str]], int], *, virtual_devices: int = 0) -> None:
     """Runs `main` with the command line in the tuned environment, and exits with the code that its end deserves.
+    On a CPU jax then sees so many `virtual_devices`, where a number is given.
 
     A ValueError raised by this project's own code is the user's mistake (2); one that comes out of a library, and any
     other exception, is a failure (1). `--debug` shows tracebacks.
     """
-    tune()
+    tune(virtual_devices=virtual_devices)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 MARK = "GROUNDWORK_TUNED"
+_DEVICE_COUNT = "xla_force_host_platform_device_count"
 
 # What the kernel shows where an accelerator is installed; "[0-9]" passes over the control file /dev/vfio/vfio.
 _GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 _TPU_FILES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 
 
-def tune() -> None:
+def tune(*, virtual_devices: int = 0) -> None:
     """Sets what `defaults` gives and starts this process once more: the C library reads its settings at the start only.
 
     A process that is tuned already goes on at once (set GROUNDWORK_TUNED=1 to keep the environment as it is), and so
@@ -23,7 +24,13 @@ def tune() -> None:
     """
     if os.environ.get(MARK) or "jax" in sys.modules:
         return
-    environment = {**defaults(os.environ, platform(os.environ)), **os.environ, MARK: "1"}
+    found = platform(os.environ)
+    environment = {**defaults(os.environ, found), **os.environ, MARK: "1"}
+    flags = environment.get("XLA_FLAGS", "")
+    if virtual_devices and found == "cpu" and _DEVICE_COUNT not in flags:
+        environment["XLA_FLAGS"] = f"{flags} --{_DEVICE_COUNT}={virtual_devices}".strip()
+        # A thread waits in each collective: with one a device, those that others wait for find none left to run on.
+        environment.setdefault("PJRT_NPROC", str(8 * virtual_devices))
     sys.stdout.flush()
     sys.stderr.flush()
     # Not orig_argv[0]: a bare "python" would be looked up again, perhaps outside of this virtual environment.

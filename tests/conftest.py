@@ -11,6 +11,8 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+# A thread waits in each collective: with one a device, those that others wait for find none left to run on.
+os.environ.setdefault("PJRT_NPROC", "64")
 _CACHE = tempfile.mkdtemp(prefix="groundwork-tests-")
 os.environ["GROUNDWORK_CACHE"] = _CACHE
 

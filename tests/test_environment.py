@@ -28,16 +28,18 @@ print(json.dumps({
     "cache": jax.config.jax_compilation_cache_dir,
     "seconds": jax.config.jax_persistent_cache_min_compile_time_secs,
     "backend": jax.default_backend(),
+    "devices": jax.device_count(),
 }))
 """
 
 
-def run_door(tmp_path, **variables):
+def run_door(tmp_path, code=DOOR, **variables):
+    tmp_path.mkdir(exist_ok=True)
     starts = tmp_path / "starts.txt"
     dropped = (environment.MARK, "GLIBC_TUNABLES", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "GROUNDWORK_CACHE")
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     done = subprocess.run(
-        [sys.executable, "-c", DOOR, str(starts), "--config.a=b c"],
+        [sys.executable, "-c", code, str(starts), "--config.a=b c"],
         env=kept | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | variables,
         input="from standard input",
         capture_output=True,
@@ -65,6 +67,13 @@ def test_what_the_user_sets_wins(tmp_path):
     own = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "own")}
     seen, _ = run_door(tmp_path, **own)
     assert (seen["tunables"], seen["cache"]) == tuple(own.values())
+
+
+def test_a_door_may_ask_for_virtual_devices_where_the_user_has_not(tmp_path):
+    asking = DOOR.replace("tune()", "tune(virtual_devices=3)")
+    assert run_door(tmp_path / "a", asking)[0]["devices"] == 3
+    own = "--xla_force_host_platform_device_count=2"
+    assert run_door(tmp_path / "b", asking, XLA_FLAGS=own)[0]["devices"] == 2
 
 
 def test_mark_switches_tuning_off(tmp_path):

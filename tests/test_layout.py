@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average", "doctor", "plan"}
+DOORS = {"pretrain", "finetune", "evaluate", "predict", "inspect", "convert", "average", "doctor", "plan", "verify"}
 # The hall: it may know every room.
 HALL = {
     "experiment",
@@ -33,6 +33,8 @@ HALL = {
     "evidence",
     "forgetting",
     "media",
+    "reduced",
+    "verified",
 }
 
 # What a room may import beside itself.

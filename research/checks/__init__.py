@@ -1,1 +1,1 @@
-"""Checks: whether a machine is fit for a run, found out before the run."""
+"""Checks: whether a machine is fit for a run, and whether a page's own training is what it claims to be."""
