@@ -59,7 +59,7 @@ def tpu_devices(topology: Topology) -> list[Any]:
     if math.prod(topology.shape) < 4:
         options["chips_per_host_bounds"] = [*topology.shape, *[1] * (3 - len(topology.shape))]
     if kind == "v4":
-        options["chip_config_name"] = "megachip"  # both cores of a chip are one device
+        options["chip_config_name"] = "megacore"  # both cores of a chip are one device
     with stderr_to() as _:
         found = topologies.get_topology_desc(
             platform="tpu", topology_name=f"{_EXTERNAL.get(kind, kind)}:{sides}", **options

@@ -106,7 +106,8 @@ def step_cost(jaxpr: Any, state: TrainState, batch: Mapping[str, Any], sizes: Ma
     axes = [from_spec(leaf.sharding.spec, len(leaf.shape), sizes) for _, leaf in leaves]
     params = {id(leaf) for leaf in jax.tree.leaves(state.variables["params"])}
     weights = [id(leaf) in params for _, leaf in leaves]
-    return Walk(Rules(sizes, _places(state.variables["params"], sizes)), platform).program(jaxpr, axes, weights)
+    rules = Rules(sizes, _places(state.variables["params"], sizes), scatters=platform != "cpu")
+    return Walk(rules, platform).program(jaxpr, axes, weights)
 
 
 def _places(params: Any, sizes: Mapping[str, int]) -> dict[tuple[int, ...], Axes]:

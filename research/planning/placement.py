@@ -29,10 +29,14 @@ class Placed:
 
 @dataclass(frozen=True)
 class Rules:
-    """The mesh's sizes, and how parameters of known shapes are divided (for gradients, which lie as they do)."""
+    """The mesh's sizes, and how parameters of known shapes are divided (for gradients, which lie as they do).
+
+    Without `scatters` (XLA on CPU) a gradient is summed whole on every device, and cut afterwards.
+    """
 
     sizes: Mapping[str, int]
     parameters: Mapping[tuple[int, ...], Axes]
+    scatters: bool = True
 
     def parts(self, axes: Sequence[str]) -> int:
         return math.prod(self.sizes[axis] for axis in axes)
@@ -99,7 +103,7 @@ class Rules:
         """A sum over dimensions that `lost` axes divide: scattered where it is a divided parameter's gradient."""
         lost = tuple(axis for axis in lost if axis not in used(axes))
         wanted = self.gradient_axes(shape)
-        scattered = tuple(axis for axis in lost if axis in used(wanted))
+        scattered = tuple(axis for axis in lost if axis in used(wanted) and self.scatters)
         whole = tuple(axis for axis in lost if axis not in scattered)
         if scattered:
             axes = without_repeats([have or want for have, want in zip(axes, wanted, strict=True)])

@@ -37,6 +37,7 @@ _COSTLY = {"exp", "log", "log1p", "tanh", "erf", "erf_inv", "logistic", "pow", "
 _COSTLY |= {"random_bits", "threefry2x32", "random_fold_in"}
 _HEAVY = {"dot_general", "conv_general_dilated", "gather", "sort", "scan", "while", "cond", "shard_map", "pallas_call"}
 _HEAVY |= {"dynamic_update_slice", "top_k", "rng_bit_generator", "cumsum", "cumlogsumexp", "cummax", "custom_call"}
+_IN_PLACE = {"dynamic_update_slice", "scan", "while"}
 _MANUAL = {"psum": "all-reduce", "psum_invariant": "all-reduce", "all_gather": "all-gather"}
 _MANUAL |= {"reduce_scatter": "reduce-scatter", "psum_scatter": "reduce-scatter", "ppermute": "collective-permute"}
 _MANUAL |= {"all_to_all": "all-to-all", "pmax": "all-reduce", "pmin": "all-reduce"}
@@ -87,7 +88,7 @@ class Walk:
         cost, ops = Cost(), list[_Op]()
         environment = dict(zip(jaxpr.constvars, constants, strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
         outputs = self._open(jaxpr, environment, ops, cost, "")
-        _store(ops, [] if donated else outputs, self.platform)
+        _store(ops, [] if donated else outputs)
         first = inputs[len(inputs) - sliced :] if sliced else []
         self._sweep(ops, outputs, cost, donated=donated, first=first)
         return cost, outputs
@@ -302,7 +303,8 @@ class Walk:
                 for root in value.memory() or (value,):
                     uses[root, size] = index
         for index, op in enumerate(ops):
-            in_place = op.name not in _HEAVY or op.name in ("dynamic_update_slice", "scan", "while")
+            # Fusions write over what they read last, but for those of XLA on CPU.
+            in_place = op.name in _IN_PLACE or (op.name not in _HEAVY and self.platform != "cpu")
             if in_place:
                 release(index)
             for value, size in op.gathers:
@@ -322,7 +324,7 @@ class Walk:
                 release(index)
 
 
-def _store(ops: Sequence[_Op], outputs: Sequence[Value], platform: str) -> None:
+def _store(ops: Sequence[_Op], outputs: Sequence[Value]) -> None:
     """Decides which results are buffers, and of which buffers the others are computed."""
     readers: Counter[Value] = Counter()
     by_heavy: set[Value] = set()
