@@ -113,7 +113,7 @@ def make_plan(
         memory=memory,
         estimated=estimated,
         sent=sent,
-        bound=bound(replace(cost, sent=sent), model_flops, topology, mesh, page.dtype),
+        bound=bound(cost, model_flops, topology, mesh, page.dtype),
         host=host_memory(prepared.abstract, prepared.batch, topology, bandwidth),
         largest=largest,
         compiled=compiled,

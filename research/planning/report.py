@@ -162,7 +162,8 @@ def _sent(plan: Plan) -> list[tuple[str, str]]:
         for (kind, axes), size in sorted(plan.sent.items(), key=lambda item: -item[1])
         if size >= 2.0**10
     ]
-    return [("sent by a device", "" if rows else "nothing"), *rows, ("", "")]
+    how = "in the compiled step" if plan.compiled and not plan.compiled.refused else "by the rules of sharding"
+    return [("sent by a device", how if rows else "nothing"), *rows, ("", "")]
 
 
 def _bound(plan: Plan) -> list[tuple[str, str]]:

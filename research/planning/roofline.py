@@ -18,7 +18,10 @@ MFU = (
 
 @dataclass(frozen=True)
 class Bound:
-    """Seconds, each at least; they may overlap, so that the step takes at least the longest. None: not known."""
+    """Seconds, each at least; they may overlap, so that the step takes at least the longest. None: not known.
+
+    What is sent is what sharding asks for, without what a compiler may send beside it.
+    """
 
     compute: float | None
     memory: float | None
