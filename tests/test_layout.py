@@ -162,3 +162,9 @@ def test_a_batch_is_followed_through_few_files():
     files = [ROOT / "research" / name for name in re.findall(r"`([\w/]+\.py)`", paragraph)]
     assert 10 < len(files) <= 15
     assert sum(len(file.read_text().splitlines()) for file in files) <= 2000
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports test files without a package by their name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -29,7 +29,7 @@ RULES: Rules = (
     ("heads", ("tensor",)),
     ("mlp", ("tensor",)),
 )
-_LOGICAL = (*(name for name, _ in RULES), "hidden", "head_dim", "layers")
+LOGICAL_AXES = (*(name for name, _ in RULES), "hidden", "head_dim", "layers")
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class MeshShape:
         for rule in self.rules:
             name, sign, given = rule.replace(" ", "").partition("=")
             axes = () if given == "none" else tuple(given.split("+"))
-            if not sign or name not in _LOGICAL or any(axis not in MESH_AXES for axis in axes):
+            if not sign or name not in LOGICAL_AXES or any(axis not in MESH_AXES for axis in axes):
                 raise ValueError(
                     f"mesh.rules has {rule!r}; wanted LOGICAL=AXIS, LOGICAL=AXIS+AXIS or LOGICAL=none, logical one of "
-                    f"{', '.join(_LOGICAL)} and axes of {', '.join(MESH_AXES)}"
+                    f"{', '.join(LOGICAL_AXES)} and axes of {', '.join(MESH_AXES)}"
                 )
             table[name] = axes
         return tuple(table.items())

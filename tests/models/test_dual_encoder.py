@@ -11,7 +11,7 @@ import pytest
 from research.build import build, resolve
 from research.models import IMAGE_MODELS, MODELS, PAIR_MODELS
 from research.models.attention_pool import AttentionPool
-from research.training.sharding import RULES
+from research.training.sharding import LOGICAL_AXES
 from tests.models.plain import drawn_variables, slope_error, wide
 from tests.models.test_transformer import plain_transformer
 from tests.models.test_vit import plain_vit
@@ -221,7 +221,7 @@ def test_any_backbone_can_be_a_tower_whose_block_is_kept_as_json(name):
         tokens,
     )
     assert [(side.shape, side.dtype) for side in sides] == [((2, 5), jnp.float32)] * 2
-    known = {axis for axis, _ in RULES} | {None}
+    known = {*LOGICAL_AXES, None}
     for path, leaf in jax.tree.leaves_with_path(
         variables["params"], is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
     ):

@@ -10,7 +10,7 @@ import pytest
 
 from research.build import build, resolve
 from research.models import HEADS, IMAGE_MODELS
-from research.training.sharding import RULES
+from research.training.sharding import LOGICAL_AXES
 
 # Parameters without the head, and 10^9 multiply-adds of an image of 224 x 224: torchvision's and timm's, less their
 # classifiers' (and for VGG with norms, less the biases that its convolutions have there).
@@ -43,7 +43,7 @@ def test_an_image_model_gives_vectors_and_names_its_axes(name):
     config = built(name)
     hidden, variables = shapes(config.module())
     assert (hidden.shape[0], hidden.shape[2], hidden.dtype) == (2, config.width, jnp.float32)
-    known = {axis for axis, _ in RULES} | {None}
+    known = {*LOGICAL_AXES, None}
     for path, leaf in jax.tree.leaves_with_path(
         variables["params"], is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
     ):
