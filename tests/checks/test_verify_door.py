@@ -64,6 +64,11 @@ def test_a_broken_variant_fails_and_is_named(monkeypatch, capsys, variant, check
     assert shown.out.startswith("FAIL")
 
 
+@pytest.mark.slow
+def test_a_queue_that_would_fill_with_the_repeated_batch_is_left_as_it_began():
+    assert verify.main([f"--config={ROOT / 'configs/pretrain/image_moco.py:tiny'}", "--checks=falls"]) == 0
+
+
 def test_the_order_of_data_is_checked_at_once(capsys):
     assert verify.main([f"--config={ROOT / QUICKSTART}", "--checks=order", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
