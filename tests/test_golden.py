@@ -76,7 +76,7 @@ def tiny_losses(folder: Path) -> dict[str, list[float]]:
 
     write_captions(folder / "pictures")
     write_corpus(folder / "corpus.jsonl")
-    changes = {"num_steps": 10, "log.every": 1, "log.tensorboard": "false", "mesh.data": 1}
+    changes = {"num_steps": 10, "log.every": 1, "log.tensorboard": "false", "mesh.devices": 1}
     changes |= {"evaluation.every": 0, "evaluation.floors": "false"}
     found = {}
     for objective, (name, path) in TINY.items():

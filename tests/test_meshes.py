@@ -21,7 +21,7 @@ from tests.objectives import test_simclr as pictures
 from tests.small import difference, packed_batch, small_objective
 
 TOLERANCE = 1e-5
-RATES = {"simclr": 0.002}  # norms over eight small images turn round-off into more
+RATES = {"simclr": 2e-4, "clip": 2e-3}  # at larger ones round-off grows with every step: biases start at zero
 LENGTH = 12  # divides over `context`
 TEXT_MESHES = [
     dict(fsdp=4, tensor=2),
@@ -32,7 +32,7 @@ TEXT_MESHES = [
 ]
 PAIR_MESHES = [
     dict(fsdp=4, tensor=2),
-    dict(fsdp=8),
+    dict(fsdp=2, data=4),
     dict(data=8),
     dict(replica=2, fsdp=4),
     dict(replica=2, data=2, tensor=2),

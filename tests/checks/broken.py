@@ -18,12 +18,13 @@ from research.models import transformer
 from research.models.layers import Norm
 from research.objectives import OBJECTIVES
 from research.objectives.masked_lm import MaskedLM
+from research.ops import attention
 from research.training import state
 
 
 def leaking_mask(patch: Any) -> None:
     """Attention that looks into every document of its row."""
-    sound = transformer.attention_mask
+    sound = attention.attention_mask
 
     def leaking(
         query_positions: Any, key_positions: Any, query_segments: Any, key_segments: Any, **options: Any
@@ -31,7 +32,7 @@ def leaking_mask(patch: Any) -> None:
         one = (jnp.minimum(segments, 1) for segments in (query_segments, key_segments))
         return sound(query_positions, key_positions, *one, **options)
 
-    patch.setattr(transformer, "attention_mask", leaking)
+    patch.setattr(attention, "attention_mask", leaking)
 
 
 def mean_of_means(patch: Any) -> None:
