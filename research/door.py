@@ -28,14 +28,20 @@ def run_door(main: Callable[[list[str]], int], *, virtual_devices: int = 0) -> N
     except KeyboardInterrupt:
         code = 130
     except Exception as error:  # the last line of defence: every error becomes one sentence and a code
-        if debug:
-            traceback.print_exc()
-        code = exit_code(error)
-        word = {MISTAKE: "error", PREEMPTED: "preempted", FAILED: "failed"}[code]
-        hint = "" if code != FAILED or debug else " (--debug shows the traceback)"
-        print(f"{word}: {describe(error)}{hint}", file=sys.stderr, flush=True)
+        code = complain(error, debug=debug)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def complain(error: BaseException, *, debug: bool) -> int:
+    """Says in one line on stderr what ended a door (with its traceback for `debug`), and returns the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    code = exit_code(error)
+    word = {MISTAKE: "error", PREEMPTED: "preempted", FAILED: "failed"}[code]
+    hint = "" if code != FAILED or debug else " (--debug shows the traceback)"
+    print(f"{word}: {describe(error)}{hint}", file=sys.stderr, flush=True)
+    return code
 
 
 def exit_code(error: BaseException) -> int:

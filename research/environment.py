@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 MARK = "GROUNDWORK_TUNED"
@@ -26,15 +26,21 @@ def tune(*, virtual_devices: int = 0) -> None:
         return
     found = platform(os.environ)
     environment = {**defaults(os.environ, found), **os.environ, MARK: "1"}
-    flags = environment.get("XLA_FLAGS", "")
-    if virtual_devices and found == "cpu" and _DEVICE_COUNT not in flags:
-        environment["XLA_FLAGS"] = f"{flags} --{_DEVICE_COUNT}={virtual_devices}".strip()
+    if virtual_devices and found == "cpu":
+        add_virtual_devices(environment, virtual_devices)
         # A thread waits in each collective: with one a device, those that others wait for find none left to run on.
         environment.setdefault("PJRT_NPROC", str(8 * virtual_devices))
     sys.stdout.flush()
     sys.stderr.flush()
     # Not orig_argv[0]: a bare "python" would be looked up again, perhaps outside of this virtual environment.
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def add_virtual_devices(environment: MutableMapping[str, str], count: int) -> None:
+    """So many CPU devices, where the environment does not say how many; before jax is imported."""
+    flags = environment.get("XLA_FLAGS", "")
+    if _DEVICE_COUNT not in flags:
+        environment["XLA_FLAGS"] = f"{flags} --{_DEVICE_COUNT}={count}".strip()
 
 
 def platform(environment: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from research.door import FAILED, OK, run_door, take_flags
+from research.environment import add_virtual_devices
 from research.planning.topologies import parse_topology
 
 
@@ -76,11 +77,9 @@ def _flags() -> argparse.ArgumentParser:
 
 def _stand_in(num_devices: int, *, keep_gpus: bool) -> None:
     """Virtual CPU devices stand in for those that are not here; it must be said before jax is imported."""
-    flag = "--xla_force_host_platform_device_count"
     if "jax" in sys.modules:
         return
-    if flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={num_devices}".strip()
+    add_virtual_devices(os.environ, num_devices)
     if not keep_gpus:
         os.environ["JAX_PLATFORMS"] = "cpu"
 

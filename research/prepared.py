@@ -52,19 +52,23 @@ def prepare(page: Page, objective: Objective, rows: Mapping[str, Any], layout: L
     placed = batch_shardings(shapes, AXES, layout)
     batch = {key: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=placed[key]) for key, shape in shapes.items()}
     optimizer: Optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", num_steps=page.num_steps)
-    tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
     params = unboxed(abstract_params(objective, shapes))
-    multipliers = None
-    if tuning.multiplies:
-        kinds = {name: getattr(tuning, name) for name in ("freeze_backbone", "freeze_layers", "layer_decay")}
-        multipliers = layer_multipliers(params, **kinds)
-    transform = optimizer.transform(params, multipliers)
+    transform = optimizer.transform(params, tuned_multipliers(page, params))
     abstract = abstract_state(objective, transform, shapes, layout, ema=page.ema_decay > 0.0)
     check_accumulation(objective, abstract.variables, page.accumulate)
     step = make_train_step(objective, transform, seed=page.seed, accumulate=page.accumulate, ema_decay=page.ema_decay)
     shardings = shardings_of(abstract)
     train_step = jax.jit(step, in_shardings=(shardings, placed), out_shardings=(shardings, None), donate_argnums=(0,))
     return Prepared(layout, optimizer, transform, abstract, shardings, batch, placed, train_step)
+
+
+def tuned_multipliers(page: Page, params: Any) -> Any:
+    """How fast each parameter learns, as the page's tuning has it; None where all learn at one rate."""
+    tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
+    if not tuning.multiplies:
+        return None
+    kinds = {name: getattr(tuning, name) for name in ("freeze_backbone", "freeze_layers", "layer_decay")}
+    return layer_multipliers(params, **kinds)
 
 
 def check_batch(page: Page, layout: Layout) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import jax
 
 from research import provenance
-from research.door import describe, exit_code, take_flags
+from research.door import PREEMPTED, complain, describe, exit_code, take_flags
 from research.experiment import complete, load_page, open_experiment
 from research.run import train
 from research.training.distributed import Cluster, Peers, connect
+from research.training.step_folder import is_writer
 
 
 def run_training(door: Literal["pretrain", "finetune"], arguments: Sequence[str]) -> int:
@@ -71,7 +72,7 @@ def _run(page: dict[str, Any], workdir: Path, command: Sequence[str], started: f
 
         gather(page, workdir, command=command, started=started)
     else:
-        say = print if jax.process_index() == 0 else _say_nothing
+        say = print if is_writer() else _say_nothing
         train(open_experiment(page, say=say), workdir, command=command, started=started)
 
 
@@ -80,19 +81,14 @@ def _run_among(peers: Peers, page: dict[str, Any], workdir: Path, command: Seque
     try:
         peers.compare(provenance.shared_facts(page))
         _run(page, workdir, command, started)
-    except jax.errors.JaxRuntimeError as error:
-        peers.await_verdict()  # a broken connection: the watch names who was lost
-        print(f"failed: {describe(error)}", file=sys.stderr, flush=True)
-        peers.end(exit_code(error), describe(error))
     except Exception as error:
-        if exit_code(error) == 75:
-            peers.end(0, "")
+        if exit_code(error) == PREEMPTED:  # all of them stop, at one step
+            peers.leave()
             raise
-        word = "error" if exit_code(error) == 2 else "failed"
-        print(f"{word}: {describe(error)}", file=sys.stderr, flush=True)
-        peers.end(exit_code(error), describe(error))
-    else:
-        peers.end(0, "")
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            peers.await_verdict()  # a broken connection, perhaps: the watch then says who was lost
+        peers.end_all(complain(error, debug="--debug" in sys.argv), describe(error))
+    peers.leave()
 
 
 def _say_nothing(text: str) -> None:

@@ -20,10 +20,10 @@ from research.data.stream import TrainStream
 from research.experiment import Experiment, Page, build_objective, open_experiment
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
+from research.prepared import tuned_multipliers
 from research.reduced import reduce, with_key
 from research.run import Run
-from research.settings import Tuning
-from research.training.optimizer import OPTIMIZERS, layer_multipliers
+from research.training.optimizer import OPTIMIZERS
 from research.training.sharding import unboxed
 from research.training.state import abstract_params
 from research.types import Objective
@@ -48,7 +48,7 @@ def open_subject(page: Mapping[str, Any]) -> Subject:
 
     batches = [stream(0, 1).batch_at(step) for step in range(NUM_STEPS)]
     params = unboxed(abstract_params(objective, jax.tree.map(jnp.asarray, batches[0])))
-    multipliers = _multipliers(small, params)
+    multipliers = tuned_multipliers(small, params)
     optimizer = build(small.optimizer, OPTIMIZERS, kind="optimizer", num_steps=small.num_steps)
     return Subject(
         objective=objective,
@@ -103,15 +103,6 @@ def _on(experiment: Experiment, mesh: Mapping[str, int]) -> Experiment:
     return dataclasses.replace(
         experiment, page=dataclasses.replace(experiment.page, mesh={**experiment.page.mesh, **mesh})
     )
-
-
-def _multipliers(page: Page, params: Any) -> Any:
-    """As the page's tuning has them; None where all parameters learn at one rate."""
-    tuning: Tuning = build(page.tuning, {"": Tuning}, kind="tuning")
-    if not tuning.multiplies:
-        return None
-    kinds = {name: getattr(tuning, name) for name in ("freeze_backbone", "freeze_layers", "layer_decay")}
-    return layer_multipliers(params, **kinds)
 
 
 def _trained(page: Page, params: Any, multipliers: Any) -> Any:

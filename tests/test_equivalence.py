@@ -79,6 +79,7 @@ def test_eight_devices_equal_one(name):
     )
 
 
+@pytest.mark.slow
 def test_accumulated_microbatches_on_eight_devices_equal_the_whole_batch():
     batch = packed_batch(rows=16)
     first = loss_and_gradient(small_objective("causal_lm"), batch)
@@ -111,7 +112,9 @@ def test_the_step_equals_a_data_parallel_pmap(name):
     assert_equal(whole_batch(name), (value[0], jax.tree.map(lambda leaf: leaf[0], grads)))
 
 
-@pytest.mark.parametrize("model", ["modern", "gpt2", "llama", "bert", "lstm", "gru"])
+@pytest.mark.parametrize(
+    "model", ["modern", "gpt2", "llama", "bert", "lstm", pytest.param("gru", marks=pytest.mark.slow)]
+)
 def test_packed_rows_equal_their_documents_alone(model):
     objective = small_objective("causal_lm", model=model)
     batch = packed_batch()
@@ -154,6 +157,7 @@ def test_unrolled_layers_equal_scanned_ones():
     assert_equal(whole_batch("causal_lm"), loss_and_gradient(changed, packed_batch()))
 
 
+@pytest.mark.slow
 def test_ten_sgd_steps_give_equal_parameters_on_eight_devices_and_one():
     objective, transform = small_objective("masked_lm"), optax.sgd(0.1)
     states = []

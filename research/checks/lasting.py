@@ -14,8 +14,7 @@ import numpy as np
 from research.checks.measures import Measure, Outcome
 from research.checks.subject import HostBatch, Run, Subject, start
 from research.training.checkpoint import Checkpoints
-from research.training.hooks import separate
-from research.training.state import TrainState
+from research.training.state import TrainState, separate
 from research.types import Batch
 
 SAVED_AT, GOES_ON = 3, 3  # steps

@@ -14,7 +14,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from research.models.layers import ACTIVATIONS, Dropout, Embedding, Norm, Projection, padded_vocabulary
-from research.ops.attention import Packed, attention, attention_mask, packed_attention
+from research.ops.attention import Packed, attention, packed_attention
+from research.ops.attention_mask import attention_mask
 from research.ops.rotary import rotary, sinusoidal
 from research.types import Cache
 

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from research.ops.attention_mask import MASKED, attention_mask
 from research.ops.placed import Axes, axes_of
 from research.ops.ring_attention import ring_attention
 from research.ops.splash_attention import fits, splash_attention
-
-MASKED = -1e30  # finite: a fully masked row (padding) must give finite values and gradients
 
 
 class Packed(NamedTuple):
@@ -24,21 +23,6 @@ class Packed(NamedTuple):
 
     positions: Int[Array, "B L"]
     segment_ids: Int[Array, "B L"]
-
-
-def attention_mask(
-    query_positions: Int[Array, "B L"],
-    key_positions: Int[Array, "B M"],
-    query_segments: Int[Array, "B L"],
-    key_segments: Int[Array, "B M"],
-    *,
-    causal: bool,
-) -> Bool[Array, "B L M"]:
-    """True where a query may look: keys of its own segment, and no later position when causal. Segment 0 is padding."""
-    mask = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments > 0)[:, None, :]
-    if causal:
-        mask &= key_positions[:, None, :] <= query_positions[:, :, None]
-    return mask
 
 
 def attention(

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from research.ops.attention_mask import MASKED, attention_mask
 from research.ops.placed import Axes
-
-_MASKED = -1e30
 
 
 def ring_attention(
@@ -51,10 +50,8 @@ def _ring(
         total, partition, largest = sums
         key, value, key_positions, key_segments = block
         scores = jnp.einsum("blgrk,bmgk->bgrlm", shared, key, preferred_element_type=jnp.float32) * size**-0.5
-        seen = (segments[:, :, None] == key_segments[:, None, :]) & (key_segments > 0)[:, None, :]
-        if causal:
-            seen &= key_positions[:, None, :] <= positions[:, :, None]
-        scores = jnp.where(seen[:, None, None], scores, _MASKED)
+        seen = attention_mask(positions, key_positions, segments, key_segments, causal=causal)
+        scores = jnp.where(seen[:, None, None], scores, MASKED)
         highest = jnp.maximum(largest, jnp.max(scores, axis=-1))
         scale, weights = jnp.exp(largest - highest), jnp.exp(scores - highest[..., None])
         mixed = jnp.einsum("bgrlm,bmgk->bgrlk", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
@@ -68,7 +65,7 @@ def _ring(
     sums = (
         jnp.zeros((*shape, size), jnp.float32),
         jnp.zeros(shape, jnp.float32),
-        jnp.full(shape, _MASKED, jnp.float32),
+        jnp.full(shape, MASKED, jnp.float32),
     )
     block = (key, value, positions, segments)
     (sums, block), _ = jax.lax.scan(hop, (sums, block), None, length=hops - 1)

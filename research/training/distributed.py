@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from jax.experimental import multihost_utils
@@ -133,12 +133,13 @@ class Peers:
                         f"{values[1]!r} and {values[0]!r}; start all with the same config and code"
                     )
 
-    def end(self, code: int, reason: str) -> None:
-        """Leaves the run: quietly where it is done; else this process ends at once, and the others with its reason."""
-        if code == 0:
-            self._tell(code, "")
-            self._closed.set()
-            return
+    def leave(self) -> None:
+        """The run is over here, as it should be; the others need not miss this process."""
+        self._tell(0, "")
+        self._closed.set()
+
+    def end_all(self, code: int, reason: str) -> NoReturn:
+        """Ends this process at once, and the others with its reason."""
         self._tell(code, reason)
         if self._index == 0:
             time.sleep(3 * self._every)  # the others read it here
@@ -193,7 +194,7 @@ class Peers:
     def _say(self, text: str) -> None:
         print(f"failed: {text}", file=sys.stderr, flush=True)
 
-    def _exit(self, code: int) -> None:
+    def _exit(self, code: int) -> NoReturn:
         sys.stdout.flush()
         os._exit(code)  # not sys.exit: jax would wait for the lost process
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.ops.attention import Packed, attention, attention_mask, packed_attention
+from research.ops.attention import Packed, attention, packed_attention
+from research.ops.attention_mask import attention_mask
 from research.ops.rotary import rotary, sinusoidal
 from research.ops.splash_attention import fits, splash_attention
 from research.training.sharding import MeshShape, make_layout
