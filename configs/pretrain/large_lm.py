@@ -49,7 +49,7 @@ def get_config(variant="7b"):
             ),
             model=MODELS[variant],
             head=dict(tied=small),
-            objective=dict(name="causal_lm", chunk=8192),
+            objective=dict(name="causal_lm", chunk=2048),
             optimizer=dict(
                 name="adamw",
                 peak_rate=6e-4 if small else 3e-4 if variant == "7b" else 1.5e-4,

@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from research.ops.placed import axes_of
 from research.ops.product import sum_of_outer_products
 
 
@@ -49,22 +52,51 @@ def chunked_cross_entropy(
 ) -> tuple[Float[Array, " N"], Bool[Array, " N"]]:
     """`cross_entropy` of `hidden @ table.T + bias`, and whether the target is the argmax (false where not counted).
 
-    At most `chunk` rows of logits exist at a time; the backward pass computes them again, once, unless all rows fit
-    in one chunk. The product is taken in the dtype of `hidden`; logits and the sum of the table's gradient are float32.
+    At most `chunk` rows of logits exist on a device at a time; the backward pass computes them again, once, unless all
+    rows fit in one chunk. The product is taken in the dtype of `hidden`; logits and the sum of the table's gradient are
+    float32. On a mesh every device has the logits of its own rows, and of its part of the vocabulary.
     """
     options = _Options(label_smoothing, z_loss, table.shape[0] if num_valid is None else num_valid)
     num_rows = hidden.shape[0]
-    num_chunks = max(1, -(-num_rows // chunk))
-    rows = -(-num_rows // num_chunks)
+    num_chunks, rows = _cut(num_rows, chunk, parts=_rows_axes()[1])
 
     def split(array: Array) -> Array:
         padding = [(0, rows * num_chunks - num_rows)] + [(0, 0)] * (array.ndim - 1)
         # Chunk i takes the rows i, i + num_chunks, …: consecutive rows of a sharded batch lie on few of its devices.
-        return jnp.pad(array, padding).reshape(rows, num_chunks, *array.shape[1:]).swapaxes(0, 1)
+        return _by_rows(jnp.pad(array, padding).reshape(rows, num_chunks, *array.shape[1:]).swapaxes(0, 1), place=1)
 
     hidden = jnp.where(where[:, None], hidden, jnp.zeros((), hidden.dtype))  # a NaN there must not reach the table
     chunked = _chunk_losses(options, split(hidden), table, bias, split(targets), split(where))
     return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1)[:num_rows], chunked)
+
+
+def _cut(num_rows: int, chunk: int, *, parts: int) -> tuple[int, int]:
+    """Into how many chunks, of how many rows each: a number that divides over `parts` devices, without filling up if
+    up to twice the least number of chunks allows it."""
+    least = max(1, -(-num_rows // (chunk * parts)))
+    even = (count for count in range(least, 2 * least + 1) if num_rows % (count * parts) == 0)
+    count = next(even, least) if parts > 1 else least
+    return count, -(-num_rows // (count * parts)) * parts
+
+
+def _rows_axes() -> tuple[tuple[str, ...], int]:
+    """The mesh axes that rows, which are positions of examples, lie on, and over how many devices that is."""
+    axes = axes_of("batch", "length")
+    if axes is None:
+        return (), 1
+    return axes.names[0] + axes.names[1], axes.sizes[0] * axes.sizes[1]
+
+
+def _by_rows(array: Array, *, place: int, vocab: bool = False) -> Array:
+    """Keeps the rows, the axis `place`, on their devices. Left alone, the compiler takes products with a sharded table
+    by parts of its width and sums whole logits over all devices."""
+    names, parts = _rows_axes()
+    columns = axes_of("vocab")
+    along = tuple(axis for axis in columns.names[0] if axis not in names) if columns and vocab else ()
+    if parts == 1 and not along:
+        return array
+    wanted = [*[None] * place, names or None, *([along or None] if vocab else [])]
+    return jax.lax.with_sharding_constraint(array, PartitionSpec(*wanted))
 
 
 class _Options(NamedTuple):
@@ -109,8 +141,14 @@ def _logits_gradient(
 
 
 def _logits(hidden: Array, table: Array, bias: Array | None) -> Float[Array, "N V"]:
-    logits = jnp.einsum("ND,VD->NV", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.einsum("ND,VD->NV", hidden, table, preferred_element_type=jnp.float32)
+    logits = _by_rows(logits, place=0, vocab=True)
     return logits if bias is None else logits + bias.astype(jnp.float32)[None, :]
+
+
+def _compute_table(table: Array, dtype: Any) -> Float[Array, "V D"]:
+    """The table as the product takes it, gathered over its width once."""
+    return with_logical_constraint(table.astype(dtype), ("vocab", None))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -124,9 +162,11 @@ def _chunk_losses(
 def _chunk_losses_forward(
     options: _Options, hidden: Array, table: Array, bias: Array | None, targets: Array, where: Array
 ) -> tuple[tuple[Array, Array], Any]:
+    compute_table = _compute_table(table, hidden.dtype)
+
     def forward(chunk):
         hidden, targets, where = chunk
-        logits = _logits(hidden, table, bias)
+        logits = _logits(hidden, compute_table, bias)
         return logits, _losses(options, logits, targets, where)
 
     if hidden.shape[0] == 1:
@@ -141,19 +181,19 @@ def _chunk_losses_forward(
 def _chunk_losses_backward(options: _Options, residuals: Any, cotangents: tuple[Array, Any]) -> Any:
     hidden, table, bias, targets, where, logits, log_partition = residuals
     cotangent = jnp.where(where, cotangents[0], 0.0)
-    compute_table = table.astype(hidden.dtype)
+    compute_table = _compute_table(table, hidden.dtype)
 
     def backward(hidden, targets, log_partition, cotangent, logits):
         gradient = _logits_gradient(options, logits, targets, log_partition, cotangent)
         d_bias = None if bias is None else jnp.sum(gradient, axis=0)
         gradient = gradient.astype(hidden.dtype)
         d_hidden = jnp.einsum("NV,VD->ND", gradient, compute_table, preferred_element_type=jnp.float32)
-        d_table = sum_of_outer_products(gradient, hidden)
+        d_table = with_logical_constraint(sum_of_outer_products(gradient, hidden), ("vocab", "embed"))
         return d_hidden.astype(hidden.dtype), (d_table, d_bias)
 
     def accumulate(sums, chunk):
         hidden, targets, log_partition, cotangent = chunk
-        logits = _logits(hidden, table, bias)
+        logits = _logits(hidden, compute_table, bias)
         d_hidden, gradients = backward(hidden, targets, log_partition, cotangent, logits)
         return jax.tree.map(jnp.add, sums, gradients), d_hidden
 
