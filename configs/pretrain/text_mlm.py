@@ -30,7 +30,7 @@ def get_config(variant=""):
         schedule=dict(name="linear", warmup_steps=2 if tiny else 3000),
     )
     if large:
-        # No dropout, as in crammed BERT; its random bits would be drawn for the whole batch on every device.
+        # No dropout, as in crammed BERT.
         model |= dict(width=1024, depth=24, num_heads=16, remat="dots", dropout=0.0)
     if tiny:
         model |= dict(width=16, depth=2, num_heads=2)

@@ -124,8 +124,10 @@ def make_eval_step(objective: Objective, *, seed: int) -> Callable[[Any, Batch],
 def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The step's keys for per-example noise and for dropout; no running key."""
     noise = jax.random.fold_in(jax.random.key(seed), step)
-    # Dropout draws many bits; rbg is several times faster than threefry and needs no per-example keys.
-    dropout = jax.random.fold_in(jax.random.key(seed + 1, impl="rbg"), step)
+    # Dropout draws many bits, of which rbg is the faster source; but each device would draw those of the whole batch,
+    # where of threefry's it draws its own. On any mesh of several devices they are the same.
+    several = jax.sharding.get_abstract_mesh().size > 1
+    dropout = jax.random.fold_in(jax.random.key(seed + 1, impl="threefry2x32" if several else "rbg"), step)
     return noise, dropout
 
 
