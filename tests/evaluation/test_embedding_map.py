@@ -6,6 +6,7 @@ from threadpoolctl import threadpool_limits
 
 from research.evaluation import embedding_map as maps
 from research.evaluation.embedding_map import embedding_map, map_purity
+from research.evaluation.exhibits import chance_purity, nearest_rows
 
 
 def clusters(size, num_classes=3, spread=0.2, width=7):
@@ -82,3 +83,16 @@ def test_vectors_without_a_map_are_refused(vectors, method, message):
 def test_purity_of_too_little_is_refused():
     with pytest.raises(ValueError, match="3 points came with 2 labels"):
         map_purity(np.zeros((3, 2)), np.zeros(2))
+
+
+def test_chance_purity_is_that_of_a_plain_loop():
+    groups = np.array(["a", "a", "b", "a", "c", "c"])
+    pairs = [(first, second) for first in range(6) for second in range(6) if first != second]
+    assert chance_purity(groups) == pytest.approx(np.mean([groups[first] == groups[second] for first, second in pairs]))
+
+
+def test_the_nearest_come_first_by_cosine_whatever_their_length():
+    vectors = np.array([[0.0, 9.0], [5.0, 5.0], [0.1, 0.0], [-3.0, 0.0]])
+    places, cosines = nearest_rows(np.array([[2.0, 0.0]]), vectors, most=3)
+    assert places.tolist() == [[2, 1, 0]]
+    np.testing.assert_allclose(cosines, [[1.0, np.sqrt(0.5), 0.0]], atol=1e-12)

@@ -9,7 +9,7 @@ from research.expected import expect
 from research.experiment import complete, load_page
 from research.plan import main
 from research.planned import find_settings, make_plan, prepare_on, read_subject
-from research.planning.memory import device_memory
+from research.planning.memory import device_memory, host_memory
 from research.planning.report import as_json
 from research.planning.topologies import parse_topology
 from tests.pages import ROOT
@@ -60,6 +60,20 @@ def test_state_bytes_are_those_of_the_shardings(mesh):
     assert found.average == found.parameters
     assert found.state == exact(state)
     assert found.batch == exact(prepared.batch)
+
+
+def test_hosts_share_what_is_read_ahead_and_what_is_saved():
+    prepared = prepare_on(read_subject(page(f"{QUICKSTART}:tiny")), jax.devices())
+    one, four = (
+        host_memory(prepared.abstract, prepared.batch, parse_topology(name), 1e6) for name in ("v5e:2x2", "v5e:4x4")
+    )
+    batch, state = (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for tree in (prepared.batch, prepared.abstract)
+    )
+    assert (one.input, four.input) == (3 * batch, 3 * batch / 4)
+    assert (one.save, four.save) == (state, state / 4)
+    assert one.checkpoint == four.checkpoint == state and four.save_seconds == state / 1e6
 
 
 @pytest.mark.slow
