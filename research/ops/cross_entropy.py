@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from flax.linen.spmd import with_logical_constraint
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from research.ops.placed import axes_of
+from research.ops.placed import axes_of, mesh_axes
 from research.ops.product import sum_of_outer_products
 
 
@@ -58,7 +59,7 @@ def chunked_cross_entropy(
     """
     options = _Options(label_smoothing, z_loss, table.shape[0] if num_valid is None else num_valid)
     num_rows = hidden.shape[0]
-    num_chunks, rows = _cut(num_rows, chunk, parts=_rows_axes()[1])
+    num_chunks, rows = _cut(num_rows, chunk, parts=_row_parts())
 
     def split(array: Array) -> Array:
         padding = [(0, rows * num_chunks - num_rows)] + [(0, 0)] * (array.ndim - 1)
@@ -79,23 +80,20 @@ def _cut(num_rows: int, chunk: int, *, parts: int) -> tuple[int, int]:
     return count, -(-num_rows // (count * parts)) * parts
 
 
-def _rows_axes() -> tuple[tuple[str, ...], int]:
-    """The mesh axes that rows, which are positions of examples, lie on, and over how many devices that is."""
+def _row_parts() -> int:
+    """Over how many devices rows lie, which are positions of examples."""
     axes = axes_of("batch", "length")
-    if axes is None:
-        return (), 1
-    return axes.names[0] + axes.names[1], axes.sizes[0] * axes.sizes[1]
+    return 1 if axes is None else math.prod(axes.sizes)
 
 
 def _by_rows(array: Array, *, place: int, vocab: bool = False) -> Array:
     """Keeps the rows, the axis `place`, on their devices. Left alone, the compiler takes products with a sharded table
     by parts of its width and sums whole logits over all devices."""
-    names, parts = _rows_axes()
-    columns = axes_of("vocab")
-    along = tuple(axis for axis in columns.names[0] if axis not in names) if columns and vocab else ()
-    if parts == 1 and not along:
+    if axes_of() is None:
         return array
-    wanted = [*[None] * place, names or None, *([along or None] if vocab else [])]
+    rows = mesh_axes("batch", "length")
+    columns = tuple(axis for axis in mesh_axes("vocab") if axis not in rows)
+    wanted = [*[None] * place, rows or None, *([columns or None] if vocab else [])]
     return jax.lax.with_sharding_constraint(array, PartitionSpec(*wanted))
 
 

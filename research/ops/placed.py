@@ -23,10 +23,16 @@ def axes_of(*logical: str) -> Axes | None:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or not nn.get_logical_axis_rules():
         return None
+    names = [tuple(axis for axis in mesh_axes(each) if mesh.shape[axis] > 1) for each in logical]
+    return Axes(tuple(names), tuple(math.prod(mesh.shape[axis] for axis in each) for each in names))
+
+
+def mesh_axes(*logical: str) -> MeshAxes:
+    """All mesh axes of logical axes, one after another, whatever their sizes: what is traced with these is the same on
+    meshes of one shape in which other axes are long."""
     table = dict(nn.get_logical_axis_rules())
-    names = []
+    found: list[str] = []
     for each in logical:
         given = table.get(each) or ()
-        given = (given,) if isinstance(given, str) else tuple(given)
-        names.append(tuple(axis for axis in given if mesh.shape[axis] > 1))
-    return Axes(tuple(names), tuple(math.prod(mesh.shape[axis] for axis in each) for each in names))
+        found += [given] if isinstance(given, str) else given
+    return tuple(found)

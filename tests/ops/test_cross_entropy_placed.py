@@ -27,15 +27,15 @@ def total(arrays, targets, where):
 
 
 @pytest.mark.parametrize(
-    ("mesh", "num_rows", "logits"),
+    ("mesh", "num_rows", "cut"),
     [
-        (dict(fsdp=8), 1080, '{"fsdp"}, {}]> : tensor<120x512'),
-        (dict(fsdp=4, tensor=2), 512, '{"fsdp"}, {"tensor"}]> : tensor<64x512'),
-        (dict(fsdp=2, context=2, tensor=2), 500, '{"fsdp", "context"}, {"tensor"}]> : tensor<64x512'),
+        (dict(fsdp=8), 1080, 120),  # nine chunks divide over the devices
+        (dict(fsdp=4, tensor=2), 512, 64),
+        (dict(fsdp=2, context=2, tensor=2), 500, 64),  # filled up
     ],
     ids=["fsdp", "tensor", "context"],
 )
-def test_values_are_those_of_one_device_and_logits_stay_their_rows_are(mesh, num_rows, logits):
+def test_values_are_those_of_one_device_and_logits_stay_their_rows_are(mesh, num_rows, cut):
     given = problem(num_rows)
     step = jax.value_and_grad(total, has_aux=True)
     (value, correct), gradients = jax.jit(step)(*given)
@@ -53,4 +53,5 @@ def test_values_are_those_of_one_device_and_logits_stay_their_rows_are(mesh, num
         np.testing.assert_allclose(placed[name], gradient, rtol=0, atol=1e-5 * jnp.max(jnp.abs(gradient)), err_msg=name)
     # Without this libtpu summed the whole logits of BERT-large over 16 chips: 73 GB a step.
     # In the loop of the values and in that of the gradients.
-    assert lowered.as_text().count(f"<@mesh, [{logits}xf32>") == 2
+    placed = '<@mesh, [{"replica", "data", "fsdp", "context"}, {"tensor"}]>'
+    assert lowered.as_text().count(f"{placed} : tensor<{cut}x{V}xf32>") == 2
