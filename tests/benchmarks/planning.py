@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_suffix(".json")
 LM, MLM, CLIP = (f"configs/pretrain/{name}.py" for name in ("large_lm", "text_mlm", "image_text_clip"))
 
-# Page, topology, overrides, and whether it is to fit.
+WHOLE = ("model.remat=none", "accumulate=1")
+# Page, topology, overrides (or flags), and whether it is to fit.
 CASES: dict[str, tuple[str, str, tuple[str, ...], bool]] = {
     "gpt2 on v5e:2x2": (f"{LM}:gpt2", "v5e:2x2", (), True),
     "bert-large on v5e:4x4": (f"{MLM}:large", "v5e:4x4", (), True),
@@ -27,6 +28,8 @@ CASES: dict[str, tuple[str, str, tuple[str, ...], bool]] = {
     "32b on v5p:4x4x4": (f"{LM}:32b", "v5p:4x4x4", (), True),
     "128b on v5p:4x8x8": (f"{LM}:128b", "v5p:4x8x8", (), True),
     "7b on v5e:2x2, which must not fit": (f"{LM}:7b", "v5e:2x2", (), False),
+    "gpt2 in one piece on v5e:2x2, which must not fit": (f"{LM}:gpt2", "v5e:2x2", WHOLE, False),
+    "the same, after --search": (f"{LM}:gpt2", "v5e:2x2", (*WHOLE, "--search"), True),
 }
 # MaxText's README, v5p: MFU with causal attention not halved.
 PUBLISHED = {"32b on v5p:4x4x4": 0.715, "128b on v5p:4x8x8": 0.685}
@@ -34,7 +37,7 @@ PUBLISHED = {"32b on v5p:4x4x4": 0.715, "128b on v5p:4x8x8": 0.685}
 
 def plan(page: str, topology: str, overrides: tuple[str, ...]) -> dict:
     arguments = [f"--config={page}", f"--topology={topology}", "--json", "--compile=always"]
-    keys = [f"--config.{each}" for each in ("data.path=nowhere", *overrides)]
+    keys = [each if each.startswith("--") else f"--config.{each}" for each in ("data.path=nowhere", *overrides)]
     command = [sys.executable, "-m", "research.plan", *arguments, *keys]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
     if done.returncode not in (0, 1):
