@@ -42,7 +42,8 @@ def plan(page: str, topology: str, overrides: tuple[str, ...]) -> dict:
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{page} on {topology}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout)
+    settings = [line for line in done.stderr.splitlines() if line.startswith("--config.mesh")]  # of a search
+    return json.loads(done.stdout) | {"settings": settings[:1]}
 
 
 def main(names: list[str]) -> int:
@@ -60,6 +61,7 @@ def main(names: list[str]) -> int:
             "estimated_gib": round(found["memory_estimated"] / 2**30, 2),
             "parameters": found["parameters"],
             "mesh": found["mesh"],
+            "found_by_search": found["settings"],
             "compile_seconds": round(compiled["seconds"]),
             "mfu_at_most": round(bound, 3),
             "published_mfu": PUBLISHED.get(name),
