@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 
-from keep import ROOT, keep, train  # pyright: ignore[reportMissingImports]
+from keep import HERE, ROOT, keep, train  # pyright: ignore[reportMissingImports]
 
 Keys = dict[str, object]
 
@@ -117,6 +118,33 @@ def _split_of(module: str) -> str:
     return "test" if place < 32 else "val" if place < 40 else "train"
 
 
+def _of_all_speakers(name: str) -> str:
+    """What the runs of one kind are kept as, one for each speaker left out."""
+    return re.sub(f"^fsdd_({'|'.join(SPEAKERS)})", "fsdd", name)
+
+
+def compare_speakers() -> None:
+    """Writes fsdd_table.json: accuracy on the speaker left out, over all six; nothing where one is missing."""
+    from research.evaluation.evidence import compare, over_runs
+
+    found = {}
+    for kind in LABELS:
+        path = HERE / f"fsdd_{kind}.json"
+        runs = json.loads(path.read_text()) if path.exists() else []
+        if not isinstance(runs, list) or len(runs) < len(SPEAKERS):
+            return
+        for name in ("test/accuracy", "floor/test/mfcc_svm_accuracy"):
+            found[kind, name] = [run["result"][name] for run in runs]
+    few = compare(
+        found["few_pretrained", "test/accuracy"],
+        found["few_scratch", "test/accuracy"],
+        {"mfcc_svm": found["few_pretrained", "floor/test/mfcc_svm_accuracy"]},
+    )
+    rest = {name: over_runs(values) for (kind, name), values in found.items() if kind == "all_pretrained"}
+    table = {"speakers": SPEAKERS, "ten_labels_a_digit": few, "all_labels": rest}
+    (HERE / "fsdd_table.json").write_text(json.dumps(table, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RUNS))
@@ -125,7 +153,9 @@ def main() -> None:
         if name == "docstrings_mlm":
             split_docstrings()
         train(f"runs/{name}", "finetune" if page.startswith("finetune") else "pretrain", page, keys)
-        keep(name, [ROOT / "runs" / name])
+        alike = [ROOT / "runs" / each for each in RUNS if _of_all_speakers(each) == _of_all_speakers(name)]
+        keep(_of_all_speakers(name), [workdir for workdir in alike if (workdir / "result.json").is_file()])
+    compare_speakers()
 
 
 if __name__ == "__main__":
