@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +16,9 @@ from jaxtyping import Array
 
 from research.build import build
 from research.inference.text_model import vocabulary_logits
-from research.interop import is_published, write_folder, write_image_folder
-from research.interop.verify import TOLERANCE, difference, differences, image_outputs
-from research.models import ALL_MODELS
+from research.interop import is_published, write_folder, write_image_folder, write_pair_folder
+from research.interop.verify import TOLERANCE, difference, differences, image_outputs, pair_outputs
+from research.models import ALL_MODELS, PAIR_MODELS
 from research.objectives.inputs import run_inputs
 from research.trained import Trained, assemble, open_trained
 from research.training.checkpoint import Checkpoints
@@ -52,6 +53,17 @@ def write_published(folder: Path, trained: Trained) -> str:
     """Writes a model in the layout of transformers; returns its architecture. Raises as `convert`."""
     name = trained.about["model"]["name"]
     config: Any = build(trained.about["model"], ALL_MODELS, kind="model")
+    ids, tokens = _special_tokens(trained)
+    if name in PAIR_MODELS:
+        return write_pair_folder(
+            folder,
+            model=config,
+            params=jax.tree.map(np.asarray, trained.params),
+            tokenizer=trained.about["tokenizer"],
+            ids=ids,
+            tokens=tokens,
+            size=trained.spec.image_size,
+        )
     if trained.spec.image_size:
         return write_image_folder(
             folder,
@@ -62,14 +74,6 @@ def write_published(folder: Path, trained: Trained) -> str:
             size=trained.spec.image_size,
             label_names=trained.spec.label_names,
         )
-    ids, tokens = {}, {}
-    for kind in _SPECIAL:
-        index = getattr(trained.spec, f"{kind}_id")
-        token = trained.tokenizer.id_to_token(index) if trained.tokenizer is not None and index >= 0 else None
-        if token is not None:
-            tokens[f"{kind}_token"] = token
-            if kind in ("pad", "bos", "eos"):
-                ids[f"{kind}_token_id"] = index
     if not hasattr(config, "norm_position"):
         raise ValueError(f"no published family has a {name} model; bert, roberta, gpt2 and llama are written")
     return write_folder(
@@ -88,12 +92,27 @@ def write_published(folder: Path, trained: Trained) -> str:
     )
 
 
+def _special_tokens(trained: Trained) -> tuple[dict[str, int], dict[str, str]]:
+    """Ids and contents of the tokenizer's special tokens, by transformers' names."""
+    ids, tokens = {}, {}
+    for kind in _SPECIAL:
+        index = getattr(trained.spec, f"{kind}_id")
+        token = trained.tokenizer.id_to_token(index) if trained.tokenizer is not None and index >= 0 else None
+        if token is not None:
+            tokens[f"{kind}_token"] = token
+            if kind in ("pad", "bos", "eos"):
+                ids[f"{kind}_token_id"] = index
+    return ids, tokens
+
+
 def verify(folder: Path, trained: Trained, *, say: Callable[[str], None] = print) -> int:
     """Prints how far both sides are apart in float32, relative to the largest value; 1 where that is too far.
 
     Raises:
       RuntimeError: they give scores of different shapes.
     """
+    if trained.about["model"]["name"] in PAIR_MODELS:
+        return verify_pairs(folder, trained, say=say)
     if trained.spec.image_size:
         return verify_images(folder, trained, say=say)
     head = trained.about["head"]
@@ -128,6 +147,32 @@ def verify_images(folder: Path, trained: Trained, *, say: Callable[[str], None] 
     if scored:
         found["head"] = difference(np.asarray(scores), theirs[1])
     return _judge(found, say)
+
+
+def verify_pairs(folder: Path, trained: Trained, *, say: Callable[[str], None] = print) -> int:
+    """As `verify`, of a dual encoder: the unit vectors of both sides, and the scaled products of all pairs."""
+    single, spec, config = in_float32(trained), trained.spec, build(trained.about["model"], ALL_MODELS, kind="model")
+    rng = np.random.default_rng(0)
+    images = rng.random((4, spec.image_size, spec.image_size, spec.num_channels), np.float32)
+    length = config.text_tower.length
+    ends = np.maximum(length // np.arange(1, 5), 2)[:, None] - 1
+    special = [getattr(spec, f"{kind}_id") for kind in _SPECIAL]
+    ordinary = np.setdiff1d(np.arange(spec.vocab_size), special)
+    places = np.arange(length)
+    tokens = np.where(places < ends, rng.choice(ordinary, (4, length)), spec.eos_id)
+    mask = (places <= ends).astype(np.int32)
+
+    def run(model: Any) -> Any:
+        where = dict(positions=jnp.asarray(places * mask), segment_ids=jnp.asarray(mask))
+        sides = model(jnp.asarray(images), jnp.asarray(tokens, jnp.int32), **where)
+        return *sides, model.scale() * jnp.einsum("be,ce->bc", *sides)
+
+    tower = config.image_tower
+    mean, std = (np.asarray(values, np.float32) for values in (tower.pixel_mean, tower.pixel_std))
+    theirs = pair_outputs(folder, (images - mean) / std, tokens, mask)
+    ours = nn.apply(run, single.model)({"params": single.params})
+    names = ("images", "texts", "logits")
+    return _judge({key: difference(np.asarray(a), b) for key, a, b in zip(names, ours, theirs, strict=True)}, say)
 
 
 def in_float32(trained: Trained) -> Trained:

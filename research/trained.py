@@ -17,7 +17,14 @@ from research.build import build, resolve
 from research.data.prompt_answer import SEPARATOR
 from research.data.tokenizers import facts, from_json
 from research.inference.text_model import TextModel
-from research.interop import holds_images, is_published, read_folder, read_image_folder
+from research.interop import (
+    holds_images,
+    holds_pairs,
+    is_published,
+    read_folder,
+    read_image_folder,
+    read_pair_folder,
+)
 from research.models import ALL_MODELS, HEADS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
@@ -162,9 +169,31 @@ def _open_published_images(folder: Path) -> Trained:
     return dataclasses.replace(trained, unused=published.unused, model_state=variables)
 
 
+def _open_published_pairs(folder: Path) -> Trained:
+    published = read_pair_folder(folder)
+    types = {"dtype": "float32", "param_dtype": str(jax.tree.leaves(published.params)[0].dtype)}
+    model = resolve(dict(published.model), ALL_MODELS, kind="model", **types)
+    size, channels = published.size, model["image"]["num_channels"]
+    length = model["text"]["length"]
+    about = {
+        "model": model,
+        "head": {},
+        "objective": {"name": "clip"},
+        "tokenizer": published.tokenizer,
+        "data": {"name": "image_text", "size": size, "channels": channels, "length": length},
+        "label_names": [],
+        "spec": {"length": length, "image_size": size, "num_channels": channels},
+    }
+    _check_vocabulary(folder, published.tokenizer, model["text"]["vocab_size"])
+    trained = assemble(about, jax.tree.map(jnp.asarray, dict(published.params)), 0)
+    return dataclasses.replace(trained, unused=published.unused)
+
+
 def _open_published(folder: Path) -> Trained:
     if folder.is_dir() and holds_images(folder):
         return _open_published_images(folder)
+    if folder.is_dir() and holds_pairs(folder):
+        return _open_published_pairs(folder)
     published = read_folder(folder)
     model, head = dict(published.model), dict(published.head)
     types = {"dtype": "float32", "param_dtype": str(jax.tree.leaves(published.params)[0].dtype)}
@@ -177,14 +206,18 @@ def _open_published(folder: Path) -> Trained:
         "data": {"name": _DATA.get(published.task, "text"), "length": model["length"]},
         "label_names": list(published.label_names),
     }
-    found = facts(from_json(published.tokenizer))["vocab_size"]
-    if found > model["vocab_size"]:
-        raise ValueError(
-            f"{folder}: its tokenizer.json has {found} tokens, the model only {model['vocab_size']}; "
-            "put the model's own tokenizer there"
-        )
+    _check_vocabulary(folder, published.tokenizer, model["vocab_size"])
     trained = assemble(about, jax.tree.map(jnp.asarray, published.params), 0)
     return dataclasses.replace(trained, unused=published.unused)
+
+
+def _check_vocabulary(folder: Path, tokenizer: str, vocab_size: int) -> None:
+    found = facts(from_json(tokenizer))["vocab_size"]
+    if found > vocab_size:
+        raise ValueError(
+            f"{folder}: its tokenizer.json has {found} tokens, the model only {vocab_size}; put the model's own "
+            "tokenizer there"
+        )
 
 
 def _looks_like_a_name(place: Path) -> bool:

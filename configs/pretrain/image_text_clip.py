@@ -12,11 +12,14 @@ brightness, contrast and saturation at 0.
 python -m research.pretrain --config=configs/pretrain/image_text_clip.py:glyphs --workdir=runs/glyphs
 Recall both ways stands beside chance and beside letters in common with the nearest training pictures; scripts are told
 by texts alone ("greek letter"), and the map of the report shows how far they lie apart.
+
+`:continue` goes on with --config.init_from=DIR, a run of two towers or a published CLIP, on your own pairs: 1,000 steps
+of 128 at a small rate. --config.data.length is at most what the model has room for.
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "tiny", "glyphs", "emoji", "vit_l")
+VARIANTS = ("", "tiny", "glyphs", "emoji", "vit_l", "continue")
 
 GLYPHS = dict(
     path="embedded:glyphs",
@@ -45,6 +48,7 @@ DATA = {
     "tiny": GLYPHS | dict(path="embedded:glyphs[val]", valid_path="", test_path="", valid_fraction=0.2, size=8),
     "glyphs": GLYPHS,
     "emoji": EMOJI,
+    "continue": dict(path="", length=77, valid_fraction=0.02),
     "vit_l": dict(path="", size=224, length=77, tokenizer=dict(name="bpe", vocab_size=49_408), valid_fraction=0.01),
 }
 ZERO_SHOT = dict(zero_shot_field="script", templates=("{}", "{} letter", "{} small letter", "{} capital letter"))
@@ -80,6 +84,7 @@ MODELS = {
     ),
 }
 AUGMENTATION = {
+    "continue": dict(name="none", crop_area=(0.8, 1.0)),
     "": dict(name="none", crop_area=(0.5, 1.0)),
     "vit_l": dict(name="none", crop_area=(0.9, 1.0)),
     "tiny": dict(name="none", pad=1),
@@ -89,26 +94,28 @@ AUGMENTATION = {
 
 
 def get_config(variant=""):
-    tiny, large = variant == "tiny", variant in ("", "vit_l")
+    tiny, large, onward = variant == "tiny", variant in ("", "vit_l"), variant == "continue"
     return ConfigDict(
         dict(
             data=dict(name="image_text", **DATA[variant]),
-            model=dict(name="dual_encoder", **MODELS[variant]),
+            **({} if onward else dict(model=dict(name="dual_encoder", **MODELS[variant]))),
             objective=dict(
                 name="clip",
-                token_dropout=0.0 if large else 0.1,
+                token_dropout=0.0 if large or onward else 0.1,
                 augmentation=AUGMENTATION[variant],
                 form="gathered" if variant == "vit_l" else "plain",
             ),
             optimizer=dict(
                 name="adamw",
-                peak_rate=5e-4 if large else 2e-3,
+                peak_rate=1e-5 if onward else 5e-4 if large else 2e-3,
                 weight_decay=0.2 if large else 0.05,
                 beta2=0.98,
                 schedule=dict(name="cosine", warmup_steps=2000 if large else 2 if tiny else 50),
             ),
-            num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 600, "vit_l": 390_000}[variant],
-            batch_size={"": 1024, "tiny": 16, "glyphs": 256, "emoji": 128, "vit_l": 32_768}[variant],
+            num_steps={"": 30_000, "tiny": 20, "glyphs": 500, "emoji": 600, "vit_l": 390_000, "continue": 1000}[
+                variant
+            ],
+            batch_size={"": 1024, "tiny": 16, "glyphs": 256, "emoji": 128, "vit_l": 32_768, "continue": 128}[variant],
             log=dict(every=10 if tiny else 50),
             evaluation=dict(
                 every=1000 if large else 10 if tiny else 250,

@@ -21,7 +21,7 @@ SPECIAL_TOKENS = ("<pad>", "<unk>", "<bos>", "<eos>", "<mask>")  # ids 0 to 4 in
 _NAMES = {
     "pad_id": ("<pad>", "[PAD]", "<|pad|>"),
     "unk_id": ("<unk>", "[UNK]"),
-    "bos_id": ("<bos>", "<s>", "[CLS]", "<|begin_of_text|>", "<|endoftext|>"),
+    "bos_id": ("<bos>", "<s>", "[CLS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
     "eos_id": ("<eos>", "</s>", "[SEP]", "<|end_of_text|>", "<|endoftext|>"),
     "mask_id": ("<mask>", "[MASK]"),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from research.interop.hf_llama import llama
 from research.interop.pooling import read_pooling, write_pooling
 from research.interop.rules import give_all, take_all
 from research.interop.tensor_files import read_json, read_tensors, write_tensors
+from research.interop.tokenizer_files import read_tokenizer, write_json, write_tokenizer
 from research.models import MODELS
 from research.models.transformer import TransformerConfig
 
@@ -78,7 +78,7 @@ def read_folder(folder: Path) -> Published:
     used, unused = leave_unused(tensors, rules, family, depth=model.depth)
     params = take_all(used, rules, depth=model.depth, where=str(folder))
     names = class_names(settings) if TASKS[task].labelled else []
-    return Published(block, head, task, params, _read_tokenizer(folder), names, unused)
+    return Published(block, head, task, params, read_tokenizer(folder), names, unused)
 
 
 def write_folder(
@@ -127,8 +127,11 @@ def write_folder(
     write_tensors(folder, tensors)
     if task == "features":
         write_pooling(folder, head, width=model.width)
-    _write_json(folder / "config.json", settings)
-    _write_tokenizer(folder, tokenizer, task=task, ids=ids, tokens=tokens, model=model)
+    write_json(folder / "config.json", settings)
+    end, several_types = TASKS[task].head != "language", model.num_token_types > 1
+    write_tokenizer(
+        folder, tokenizer, end=end, ids=ids, tokens=tokens, length=model.length, several_types=several_types
+    )
     return family.tasks[task]
 
 
@@ -191,66 +194,3 @@ def _renamed(tensors: Mapping[str, np.ndarray], family: Family) -> dict[str, np.
                 name = name.removesuffix(old) + new
         found[name] = array
     return found
-
-
-def _read_tokenizer(folder: Path) -> str:
-    place = folder / "tokenizer.json"
-    if not place.is_file():
-        raise ValueError(
-            f"{folder} has no tokenizer.json; write one with AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
-        )
-    return place.read_text(encoding="utf-8")
-
-
-def _write_tokenizer(
-    folder: Path,
-    contents: str,
-    *,
-    task: str,
-    ids: Mapping[str, int],
-    tokens: Mapping[str, str],
-    model: TransformerConfig,
-) -> None:
-    """tokenizer.json, with the special tokens around a text that the model was trained with."""
-    found = json.loads(contents)
-    if found.get("post_processor") is None:
-        found["post_processor"] = _template(tokens, ids, end=TASKS[task].head != "language")
-    _write_json(folder / "tokenizer.json", found)
-    kept = {name: token for name, token in tokens.items() if name != "bos_token" or "cls_token" not in tokens}
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": model.length,
-            # Left out, the second text of a pair would be of the first type.
-            "model_input_names": ["input_ids", *["token_type_ids"] * (model.num_token_types > 1), "attention_mask"],
-            **kept,
-        },
-    )
-
-
-def _template(tokens: Mapping[str, str], ids: Mapping[str, int], *, end: bool) -> dict[str, Any] | None:
-    """`<bos> text`, or `<bos> text <eos>` and `<bos> text <eos> pair <eos>`, as a post-processor."""
-    begin = [tokens["bos_token"]] if "bos_token" in tokens else []
-    final = [tokens["eos_token"]] if end and "eos_token" in tokens else []
-    if not begin and not final:
-        return None
-
-    def special(token: str, kind: int) -> dict[str, Any]:
-        return {"SpecialToken": {"id": token, "type_id": kind}}
-
-    first = [{"Sequence": {"id": "A", "type_id": 0}}, *(special(token, 0) for token in final)]
-    second = [{"Sequence": {"id": "B", "type_id": 1}}, *(special(token, 1) for token in final)]
-    number = {tokens[name]: ids[f"{name}_id"] for name in ("bos_token", "eos_token") if name in tokens}
-    return {
-        "type": "TemplateProcessing",
-        "single": [*(special(token, 0) for token in begin), *first],
-        "pair": [*(special(token, 0) for token in begin), *first, *second],
-        "special_tokens": {
-            token: {"id": token, "ids": [number[token]], "tokens": [token]} for token in (*begin, *final)
-        },
-    }
-
-
-def _write_json(path: Path, contents: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""CLIP in the layout of Hugging Face transformers: `CLIPModel`, and its towers with their projections.
+"""CLIP in the layout of Hugging Face transformers: `CLIPModel`.
 
 A text is pooled at the end of its real tokens here. transformers takes the first `eos_token_id`, or, where config.json
 says eos_token_id=2 (files from before its pull request 24773, OpenAI's among them), the largest id of the row. All
@@ -19,7 +19,6 @@ from research.models.dual_encoder import DualEncoderConfig, Side
 from research.models.transformer import TransformerConfig
 from research.models.vit import ViTConfig
 
-TOWERS: Mapping[Side, str] = {"image": "CLIPVisionModelWithProjection", "text": "CLIPTextModelWithProjection"}
 _TYPES: Mapping[Side, str] = {"image": "clip_vision_model", "text": "clip_text_model"}
 _PARTS: Mapping[Side, str] = {"image": "vision", "text": "text"}
 _ACTIVATIONS = {
@@ -50,28 +49,6 @@ _DEFAULTS: Mapping[Side, Settings] = {
         eos_token_id=49407,
     ),
 }
-
-
-def read_tower(settings: Settings) -> tuple[Side, dict[str, Any]]:
-    """Which tower a config.json of `TOWERS` is, and what it says of a dual encoder's block.
-
-    Raises:
-      ValueError: another model, or one that cannot be had here.
-    """
-    kind = settings.get("model_type")
-    found: list[Side] = [side for side, name in _TYPES.items() if name == kind]
-    if not found:
-        raise ValueError(f"config.json says model_type={kind!r}; a tower is {' or '.join(_TYPES.values())}")
-    side = found[0]
-    need(settings, "architectures", [TOWERS[side]])
-    return side, {"embed_dim": settings.get("projection_dim", 512), **_read_tower(side, settings)}
-
-
-def write_tower(side: Side, model: DualEncoderConfig, ids: Mapping[str, int]) -> dict[str, Any]:
-    """The config.json of one tower and its projection; `ids` are a text tower's special tokens. Raises ValueError where
-    transformers would pool at other tokens."""
-    written = _write_image(model) if side == "image" else _write_text(model, ids)
-    return {"architectures": [TOWERS[side]], "model_type": _TYPES[side], **written}
 
 
 def tower_misfit(side: Side, model: DualEncoderConfig) -> str:

@@ -107,6 +107,22 @@ def image_outputs(folder: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndar
     return hidden, outputs.logits.numpy() if hasattr(outputs, "logits") else hidden[:, 0]
 
 
+def pair_outputs(folder: Path, images: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    """Unit vectors of images and of texts [B E], and the logits of all pairs [B B], of a CLIPModel of transformers,
+    given normalised pixels [B Y X C], tokens and their mask [B L].
+
+    Raises:
+      ValueError: torch or transformers are not installed.
+    """
+    model = _open(folder)
+    import torch  # pyright: ignore[reportMissingImports]
+
+    pixels = torch.tensor(np.moveaxis(images, 3, 1).copy())
+    with torch.no_grad():
+        found = model(pixel_values=pixels, input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask))
+    return [array.numpy() for array in (found.image_embeds, found.text_embeds, found.logits_per_image)]
+
+
 def difference(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.abs(first - second).max() / np.abs(second).max())
 

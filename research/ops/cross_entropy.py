@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from research.ops.placed import axes_of, mesh_axes
+from research.ops.placed import by_rows, cut_rows
 from research.ops.product import sum_of_outer_products
 
 
@@ -59,42 +57,16 @@ def chunked_cross_entropy(
     """
     options = _Options(label_smoothing, z_loss, table.shape[0] if num_valid is None else num_valid)
     num_rows = hidden.shape[0]
-    num_chunks, rows = _cut(num_rows, chunk, parts=_row_parts())
+    num_chunks, rows = cut_rows(num_rows, chunk)
 
     def split(array: Array) -> Array:
         padding = [(0, rows * num_chunks - num_rows)] + [(0, 0)] * (array.ndim - 1)
         # Chunk i takes the rows i, i + num_chunks, …: consecutive rows of a sharded batch lie on few of its devices.
-        return _by_rows(jnp.pad(array, padding).reshape(rows, num_chunks, *array.shape[1:]).swapaxes(0, 1), place=1)
+        return by_rows(jnp.pad(array, padding).reshape(rows, num_chunks, *array.shape[1:]).swapaxes(0, 1), place=1)
 
     hidden = jnp.where(where[:, None], hidden, jnp.zeros((), hidden.dtype))  # a NaN there must not reach the table
     chunked = _chunk_losses(options, split(hidden), table, bias, split(targets), split(where))
     return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1)[:num_rows], chunked)
-
-
-def _cut(num_rows: int, chunk: int, *, parts: int) -> tuple[int, int]:
-    """Into how many chunks, of how many rows each: a number that divides over `parts` devices, without filling up if
-    up to twice the least number of chunks allows it."""
-    least = max(1, -(-num_rows // (chunk * parts)))
-    even = (count for count in range(least, 2 * least + 1) if num_rows % (count * parts) == 0)
-    count = next(even, least) if parts > 1 else least
-    return count, -(-num_rows // (count * parts)) * parts
-
-
-def _row_parts() -> int:
-    """Over how many devices rows lie, which are positions of examples."""
-    axes = axes_of("batch", "length")
-    return 1 if axes is None else math.prod(axes.sizes)
-
-
-def _by_rows(array: Array, *, place: int, vocab: bool = False) -> Array:
-    """Keeps the rows, the axis `place`, on their devices. Left alone, the compiler takes products with a sharded table
-    by parts of its width and sums whole logits over all devices."""
-    if axes_of() is None:
-        return array
-    rows = mesh_axes("batch", "length")
-    columns = tuple(axis for axis in mesh_axes("vocab") if axis not in rows)
-    wanted = [*[None] * place, rows or None, *([columns or None] if vocab else [])]
-    return jax.lax.with_sharding_constraint(array, PartitionSpec(*wanted))
 
 
 class _Options(NamedTuple):
@@ -140,7 +112,7 @@ def _logits_gradient(
 
 def _logits(hidden: Array, table: Array, bias: Array | None) -> Float[Array, "N V"]:
     logits = jnp.einsum("ND,VD->NV", hidden, table, preferred_element_type=jnp.float32)
-    logits = _by_rows(logits, place=0, vocab=True)
+    logits = by_rows(logits, place=0, vocab=True)
     return logits if bias is None else logits + bias.astype(jnp.float32)[None, :]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.build import build
-from research.interop.hf_clip import TOWERS, clip, read_tower, tower_misfit, tower_rules, write_tower
+from research.interop.hf_clip import clip, tower_misfit
 from research.interop.rules import give_variables, take_variables
 from research.models import PAIR_MODELS
 from tests.models.test_dual_encoder import CLIP, CONVNET, TEXT, VIT, config, drawn
@@ -54,23 +54,6 @@ def test_settings_and_tensors_come_back_as_they_were(name):
     assert jax.tree.structure(taken["params"]) == jax.tree.structure(dict(params))
     padded = params["text"]["embed"]["embedding"]
     np.testing.assert_array_equal(taken["params"]["text"]["embed"]["embedding"][:37], padded[:37])
-    for side in ("image", "text"):
-        tower = write_tower(side, model, IDS)
-        assert tower["architectures"] == [TOWERS[side]]
-        found, block = read_tower(tower)
-        assert (found, block["embed_dim"], block.keys()) == (side, 5, {"embed_dim", side, f"{side}_pooling"})
-        assert (
-            getattr(config(**{**MODELS[name], **block}), f"{side}_tower")
-            == {"image": wanted, "text": model.text_tower}[side]
-        )
-        part = take_variables(
-            {key: array for key, array in tensors.items() if key.startswith("vis" if side == "image" else "text")},
-            tower_rules(side, model),
-            depth=0,
-            where="",
-        )["params"]
-        assert part.keys() == {side, f"{side}_projection"}
-        jax.tree.map(np.testing.assert_array_equal, part, {key: taken["params"][key] for key in part})
     lost = next(iter(tensors))
     with pytest.raises(ValueError, match=f"missing {lost}"):
         take_variables({key: array for key, array in tensors.items() if key != lost}, rules, depth=0, where="")
@@ -123,10 +106,6 @@ def test_settings_that_are_not_had_here_are_refused():
     ):
         with pytest.raises(ValueError, match=f"config.json says {next(iter(changes))}"):
             clip.read(settings | {part: settings[part] | changes})
-    with pytest.raises(ValueError, match="model_type='clip'; a tower is"):
-        read_tower(settings)
-    with pytest.raises(ValueError, match="architectures"):
-        read_tower(dict(model_type="clip_vision_model", architectures=["CLIPVisionModel"]))
     assert clip.head_misfit("features", {}) == ""
     assert "no head" in clip.head_misfit("features", dict(name="embedding"))
 
@@ -135,4 +114,3 @@ def test_settings_that_are_not_had_here_are_refused():
 def test_a_tokenizer_by_which_transformers_would_pool_elsewhere_is_refused(ids, message):
     with pytest.raises(ValueError, match=message):
         clip.write(config(**CLIP), ids)
-    assert "eos_token_id" not in write_tower("image", config(**CLIP), ids)

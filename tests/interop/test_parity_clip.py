@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="parity needs the extra hf: pip inst
 transformers = pytest.importorskip("transformers", reason="parity needs the extra hf: pip install -e '.[hf]'")
 
 from research.build import build  # noqa: E402
-from research.interop.hf_clip import TOWERS, clip, read_tower, tower_rules, write_tower  # noqa: E402
+from research.interop.hf_clip import clip  # noqa: E402
 from research.interop.rules import give_variables, take_variables  # noqa: E402
 from research.interop.tensor_files import read_json, read_tensors, write_tensors  # noqa: E402
 from research.interop.verify import TOLERANCE, difference  # noqa: E402
@@ -134,46 +134,3 @@ def test_values_agree_and_export_is_the_inverse(shape, tmp_path):
         np.testing.assert_array_equal(one, other)
     reread = take_variables(read_tensors(tmp_path / "exported"), rules, depth=0, where="exported")
     jax.tree.map(np.testing.assert_array_equal, reread, variables)
-
-
-@pytest.mark.parametrize("side", TOWERS)
-def test_a_tower_with_its_projection_comes_and_goes_alone(side, tmp_path):
-    text, image, both = SHAPES["small"]
-    torch.manual_seed(4)
-    kind = transformers.CLIPVisionConfig if side == "image" else transformers.CLIPTextConfig
-    settings = kind(**(image if side == "image" else text), projection_dim=both["projection_dim"])
-    theirs = perturb(getattr(transformers, TOWERS[side])(settings))
-    theirs.save_pretrained(tmp_path / "given")
-    found, block = read_tower(read_json(tmp_path / "given" / "config.json"))
-    assert found == side
-    whole = clip.read(dict(text_config=text, vision_config=image, **both))
-    config = build({**whole, **block}, PAIR_MODELS, kind="model")
-    tensors, rules = read_tensors(tmp_path / "given"), tower_rules(side, config)
-    variables = take_variables(tensors, rules, depth=0, where="given")
-
-    images, tokens, mask = inputs(config)
-    names = ["pixel_values"] if side == "image" else ["input_ids", "attention_mask"]
-    given = {name: value for name, value in given_to_torch(images, tokens, mask).items() if name in names}
-
-    def run(model):
-        with torch.no_grad():
-            return model(**given)[f"{side}_embeds"].numpy()
-
-    params = jax.tree.map(jnp.asarray, variables["params"]) | {"log_scale": jnp.zeros(())}
-    bound = config.module().bind({"params": params})
-    if side == "image":
-        ours = bound.encode_image(jnp.asarray(unscaled(config, images)))
-    else:
-        where = dict(positions=jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, segment_ids=jnp.asarray(mask, jnp.int32))
-        ours = bound.encode_text(jnp.asarray(tokens, jnp.int32), **where)
-    wanted = run(theirs)  # of any length
-    assert difference(np.asarray(ours), wanted / np.linalg.norm(wanted, axis=1, keepdims=True)) < TOLERANCE
-
-    write(tmp_path / "exported", give_variables(variables, rules, depth=0), write_tower(side, config, _IDS))
-    reloaded, info = type(theirs).from_pretrained(tmp_path / "exported", output_loading_info=True)
-    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    np.testing.assert_array_equal(run(reloaded.eval()), wanted)
-    again = read_tensors(tmp_path / "exported")
-    assert again.keys() == tensors.keys()
-    for name, array in again.items():
-        np.testing.assert_array_equal(array, tensors[name], err_msg=name)
