@@ -3,8 +3,9 @@
 python -m research.convert --from=PLACE --to=DIR [--step=N] [--verify]
 
 PLACE is the --workdir of a run, or a local folder with config.json, model.safetensors and tokenizer.json (of texts) or
-preprocessor_config.json (of images; CLIP has both). Such a folder can also be given as it is: to --config.init_from, and to `predict` as --workdir. --verify runs both sides on the same
-inputs and prints the largest differences; it needs the extra `hf`.
+preprocessor_config.json (of images; CLIP has both). It can also be given as it is: to --config.init_from, and
+to `predict` as --workdir. --verify runs both sides on the same inputs and prints the largest differences; it needs the
+extra `hf`.
 """
 
 from __future__ import annotations
