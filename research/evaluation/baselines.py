@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,11 +87,11 @@ def tfidf_logistic(
     Raises:
       ValueError: texts and labels of different number, or fewer than two classes.
     """
-    features, unseen = _tfidf(train_texts, train_labels, eval_texts)
+    _check_count(train_texts, train_labels)
     if len(set(train_labels)) < 2:
         raise ValueError("the training labels are all the same; a classifier needs at least two classes")
-    model = _logistic(seed).fit(features, np.asarray(train_labels))
-    probabilities = model.predict_proba(unseen)
+    vectorizer, model = _fit_logistic(tuple(train_texts), tuple(np.asarray(train_labels).tolist()), seed)
+    probabilities = model.predict_proba(vectorizer.transform(_joined_pairs(eval_texts)))
     return model.classes_[probabilities.argmax(axis=1)], probabilities
 
 
@@ -141,19 +142,33 @@ def _logistic(seed: int) -> Any:
     return LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=1000, random_state=seed)
 
 
+@functools.lru_cache(maxsize=1)  # one split after another is told by it; of many classes it takes minutes to fit
+def _fit_logistic(texts: tuple[Any, ...], labels: tuple[Any, ...], seed: int) -> tuple[Any, Any]:
+    vectorizer = _vectorizer()
+    return vectorizer, _logistic(seed).fit(vectorizer.fit_transform(_joined_pairs(texts)), np.asarray(labels))
+
+
 def _tfidf(
     train_texts: Sequence[str] | Sequence[tuple[str, str]],
     train_labels: Sequence[Any] | np.ndarray,
     eval_texts: Sequence[str] | Sequence[tuple[str, str]],
 ) -> tuple[Any, Any]:
     """Sparse features of the training texts and of the others."""
-    from sklearn.feature_extraction.text import TfidfVectorizer  # a second to import: only when asked for
-
-    if len(train_texts) != len(train_labels):
-        raise ValueError(f"{len(train_texts)} training texts came with {len(train_labels)} labels; give one each")
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"<mask>|\w+|[^\w\s]")
+    _check_count(train_texts, train_labels)
+    vectorizer = _vectorizer()
     features = vectorizer.fit_transform(_joined_pairs(train_texts))
     return features, vectorizer.transform(_joined_pairs(eval_texts))
+
+
+def _vectorizer() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer  # a second to import: only when asked for
+
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"<mask>|\w+|[^\w\s]")
+
+
+def _check_count(texts: Sequence[Any], labels: Sequence[Any] | np.ndarray) -> None:
+    if len(texts) != len(labels):
+        raise ValueError(f"{len(texts)} training texts came with {len(labels)} labels; give one each")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from research.evaluation import baselines
 from research.evaluation.baselines import (
     kneser_ney,
     kneser_ney_log_probabilities,
@@ -191,3 +192,14 @@ def test_kneser_ney_on_tinyshakespeare_characters(real_data):
     nats = kneser_ney([characters[:cut]], [characters[cut:]], vocab_size=65, orders=(3, 5))
     assert nats[3] == pytest.approx(2.0381, abs=1e-4)
     assert nats[5] == pytest.approx(1.5611, abs=1e-4)
+
+
+def test_one_fit_tells_several_splits():
+    texts, labels = ["a b", "b c", "c d", "d a"], ["x", "y", "x", "y"]
+    before = baselines._fit_logistic.cache_info()
+    first, _ = baselines.tfidf_logistic(texts, labels, ["a b"])
+    second, _ = baselines.tfidf_logistic(texts, labels, ["a b", "d a"])
+    other, _ = baselines.tfidf_logistic(texts, labels[::-1], ["a b"])
+    after = baselines._fit_logistic.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (2, 1)
+    assert (first[0], second.tolist(), other[0]) == ("x", ["x", "y"], "y")
