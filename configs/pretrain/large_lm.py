@@ -28,8 +28,8 @@ MESHES = {
     "7b": dict(fsdp=-1, data=1),
     "70b": dict(fsdp=-1, data=1),
     "175b": dict(fsdp=-1, data=1, tensor=8),
-    "32b": dict(fsdp=-1, data=1, tensor=4),
-    "128b": dict(fsdp=-1, data=1, tensor=8),
+    "32b": dict(fsdp=-1, data=1),
+    "128b": dict(fsdp=-1, data=1),
     "tiny": dict(fsdp=-1, data=1),
 }
 LENGTHS = {"gpt2": 1024, "7b": 4096, "70b": 4096, "175b": 2048, "32b": 2048, "128b": 2048, "tiny": 32}
