@@ -54,14 +54,15 @@ class CausalLM:
 
     def _predict(
         self, variables: Variables, batch: Batch, *, train: bool, dropout: jax.Array | None
-    ) -> tuple[Float[Array, " N"], Bool[Array, " N"], Bool[Array, "B T"]]:
-        """Of all tokens but the first of each row (T = L - 1, N = B T): their losses, whether they are the likeliest,
-        and which of them are to be predicted; 0 and false where not."""
-        hidden = encode(self.model, variables, batch, train=train, dropout=dropout)[:, :-1]
-        segments = batch["segment_ids"]
-        where = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0) & real_examples(batch)[:, None]
+    ) -> tuple[Float[Array, " N"], Bool[Array, " N"], Bool[Array, "B L"]]:
+        """Of the token that follows each position (N = B L): its loss, whether it is the likeliest, and whether it is
+        to be predicted; 0 and false where not, as behind a row's last. That position stays, since L divides over
+        devices and fits into tiles as L - 1 does not."""
+        hidden = encode(self.model, variables, batch, train=train, dropout=dropout)
+        segments, following = batch["segment_ids"], _following(batch["segment_ids"])
+        where = (following == segments) & (following > 0) & real_examples(batch)[:, None]
         if "loss_mask" in batch:
-            where &= batch["loss_mask"][:, 1:]
+            where &= _following(batch["loss_mask"])
         hidden, table, bias = cast(
             tuple[jax.Array, jax.Array, jax.Array | None],
             self.model.apply({"params": variables["params"]}, hidden, method="vocabulary"),
@@ -70,7 +71,7 @@ class CausalLM:
             hidden.reshape(-1, hidden.shape[-1]),
             table,
             bias,
-            batch["tokens"][:, 1:].reshape(-1),
+            _following(batch["tokens"]).reshape(-1),
             where.reshape(-1),
             chunk=self.chunk,
             label_smoothing=self.label_smoothing if train else 0.0,
@@ -78,3 +79,8 @@ class CausalLM:
             num_valid=self.vocab_size,
         )
         return losses, correct, where
+
+
+def _following(values: Array) -> Array:
+    """What stands one position later in a row [B L]; 0 behind the last."""
+    return jnp.pad(values[:, 1:], ((0, 0), (0, 1)))

@@ -86,8 +86,9 @@ def test_prompts_have_no_part_in_the_gradient(made, monkeypatch):
 
     monkeypatch.setattr(causal_lm, "chunked_cross_entropy", watch)
     loss(objective, variables, batch)
-    reached = taken["gradient"].reshape(len(batch["tokens"]), LENGTH - 1, -1).any(axis=-1)
-    np.testing.assert_array_equal(reached, np.asarray(batch["loss_mask"])[:, 1:])
+    reached = taken["gradient"].reshape(len(batch["tokens"]), LENGTH, -1).any(axis=-1)
+    np.testing.assert_array_equal(reached[:, :-1], np.asarray(batch["loss_mask"])[:, 1:])
+    assert not reached[:, -1].any()
 
 
 def test_without_a_mask_all_is_as_before_and_there_are_no_outputs(made):
