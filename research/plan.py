@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from research.door import FAILED, OK, run_door, take_flags
 from research.environment import add_virtual_devices
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str]) -> int:
 
     from research.experiment import complete, load_page
     from research.planned import find_settings, make_plan, read_subject
-    from research.planning.report import as_json, table
-    from research.planning.search import as_overrides, describe
+    from research.planning.report import Plan, as_json, table
+    from research.planning.search import as_flags, confirm, describe
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -47,17 +47,26 @@ def main(arguments: Sequence[str]) -> int:
     subject = read_subject(page, num_classes=flags.num_classes)
     bandwidth = 1e9 * flags.bandwidth
     options = dict(config=flags.config, compiling=flags.compile, bandwidth=bandwidth, say=say)
-    if flags.search:
-        settings, keys = find_settings(page, subject, topology)
-        if not settings:
-            print(json.dumps({"fits": False, "settings": []}) if flags.json else describe(settings, keys))
-            return FAILED
-        print(describe(settings, keys), file=sys.stderr if flags.json else sys.stdout, flush=True)
-        page = complete(load_page(flags.config, [*overrides, *as_overrides(settings[0], keys).items()]))
+    if not flags.search:
+        plan = make_plan(subject, topology, **options)
+        print(json.dumps(as_json(plan), indent=1) if flags.json else table(plan))
+        return OK if plan.fits else FAILED
+    settings, keys = find_settings(page, subject, topology)
+    if not settings:
+        print(json.dumps({"fits": False, "settings": []}) if flags.json else describe(settings, keys))
+        return FAILED
+    print(describe(settings, keys), file=sys.stderr if flags.json else sys.stdout, flush=True)
+
+    def plan_of(chosen: Mapping[str, str]) -> Plan:
+        page = complete(load_page(flags.config, [*overrides, *chosen.items()]))
         page["dtype"] = topology.compute_dtype(page["dtype"])
-        subject = read_subject(page, num_classes=flags.num_classes)
-    plan = make_plan(subject, topology, **options)
-    print(json.dumps(as_json(plan), indent=1) if flags.json else table(plan))
+        return make_plan(read_subject(page, num_classes=flags.num_classes), topology, **options)
+
+    chosen, plan = confirm(settings, keys, plan_of, batch_size=page["batch_size"], say=say)
+    if flags.json:
+        print(json.dumps(as_json(plan) | {"overrides": chosen}, indent=1))
+    else:
+        print(f"\nthe plan of {as_flags(chosen)}\n\n{table(plan)}")
     return OK if plan.fits else FAILED
 
 

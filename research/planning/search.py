@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 
 from research.planning.memory import device_memory, step_cost
+from research.planning.report import Plan
 from research.planning.roofline import Bound, bound
 from research.planning.topologies import Topology
 from research.planning.values import from_spec
@@ -19,6 +20,7 @@ from research.training.sharding import MESH_AXES
 HEADROOM = 0.9  # of the capacity: an estimate may be 10 % low
 _MESHES = 8  # that are looked at closely
 _MOST_MICROBATCHES = 64
+_CONFIRMED = 4  # settings whose plans are looked at, where the first do not fit
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,40 @@ def describe(settings: Sequence[Setting], remat_key: str) -> str:
         said = f"{setting.total / 2.0**30:.2f} GiB a device"
         if setting.bound.step is not None:
             said += f", a step at least {setting.bound.step:.3g} s, MFU at most {100 * (setting.bound.mfu or 0):.1f} %"
-        keys = as_overrides(setting, remat_key).items()
-        flags = " ".join(f"--config.{key}={value}" for key, value in keys if value != "1" or key == "mesh.data")
-        lines.append(f"{flags}   ({said}, limited by {setting.bound.limited_by})")
+        lines.append(f"{as_flags(as_overrides(setting, remat_key))}   ({said}, limited by {setting.bound.limited_by})")
     return "\n".join(lines)
+
+
+def confirm(
+    settings: Sequence[Setting],
+    remat_key: str,
+    plan_of: Callable[[dict[str, str]], Plan],
+    *,
+    batch_size: int,
+    say: Callable[[str], None],
+) -> tuple[dict[str, str], Plan]:
+    """The keys of the first setting that fits by its plan too, and that plan; where none does, those of the last tried.
+
+    A compiler may need more than the estimate: then more microbatches are tried, and after these the next setting.
+    """
+    chosen, plan = as_overrides(settings[0], remat_key), None
+    for setting in settings[:_CONFIRMED]:
+        parts = math.prod(setting.mesh[axis] for axis in ("replica", "data", "fsdp"))
+        for accumulate in (setting.accumulate * factor for factor in (1, 2, 4)):
+            if plan is not None and (batch_size % (parts * accumulate) or accumulate > _MOST_MICROBATCHES):
+                break
+            chosen = as_overrides(replace(setting, accumulate=accumulate), remat_key)
+            plan = plan_of(chosen)
+            if plan.fits:
+                return chosen, plan
+            say(f"{as_flags(chosen)}: {plan.verdict}")
+    assert plan is not None
+    return chosen, plan
+
+
+def as_flags(overrides: Mapping[str, str]) -> str:
+    """Keys of a page as they are given to a door, without those that are 1."""
+    return " ".join(f"--config.{key}={value}" for key, value in overrides.items() if value != "1" or key == "mesh.data")
 
 
 def as_overrides(setting: Setting, remat_key: str) -> dict[str, str]:

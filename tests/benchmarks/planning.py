@@ -12,7 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_suffix(".json")
-LM, MLM, CLIP = (f"configs/pretrain/{name}.py" for name in ("large_lm", "text_mlm", "image_text_clip"))
+LM, MLM, CLIP, SIMCLR = (
+    f"configs/pretrain/{name}.py" for name in ("large_lm", "text_mlm", "image_text_clip", "image_simclr")
+)
 
 WHOLE = ("model.remat=none", "accumulate=1")
 # Page, topology, overrides (or flags), and whether it is to fit.
@@ -24,6 +26,7 @@ CASES: dict[str, tuple[str, str, tuple[str, ...], bool]] = {
     "70b on v6e:16x16": (f"{LM}:70b", "v6e:16x16", (), True),
     "175b on v5p:16x16x24": (f"{LM}:175b", "v5p:16x16x24", (), True),
     "clip vit-l on v5e:16x16": (f"{CLIP}:vit_l", "v5e:16x16", (), True),
+    "simclr on v5e:1x1": (SIMCLR, "v5e:1x1", (), True),
     "7b on 2*v6e:8x8": (f"{LM}:7b", "2*v6e:8x8", ("mesh.replica=2",), True),
     "32b on v5p:4x4x4": (f"{LM}:32b", "v5p:4x4x4", (), True),
     "128b on v5p:4x8x8": (f"{LM}:128b", "v5p:4x8x8", (), True),
@@ -42,8 +45,7 @@ def plan(page: str, topology: str, overrides: tuple[str, ...]) -> dict:
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{page} on {topology}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-    settings = [line for line in done.stderr.splitlines() if line.startswith("--config.mesh")]  # of a search
-    return json.loads(done.stdout) | {"settings": settings[:1]}
+    return json.loads(done.stdout)
 
 
 def main(names: list[str]) -> int:
@@ -61,7 +63,7 @@ def main(names: list[str]) -> int:
             "estimated_gib": round(found["memory_estimated"] / 2**30, 2),
             "parameters": found["parameters"],
             "mesh": found["mesh"],
-            "found_by_search": found["settings"],
+            "found_by_search": {key: value for key, value in found.get("overrides", {}).items() if value != "1"},
             "compile_seconds": round(compiled["seconds"]),
             "mfu_at_most": round(bound, 3),
             "published_mfu": PUBLISHED.get(name),

@@ -1,6 +1,7 @@
 """Plans of this repository's pages: exact state, estimates beside compiled programs, search, exit codes."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -11,6 +12,7 @@ from research.plan import main
 from research.planned import find_settings, make_plan, prepare_on, read_subject
 from research.planning.memory import device_memory, host_memory
 from research.planning.report import as_json
+from research.planning.search import Setting, confirm
 from research.planning.topologies import parse_topology
 from tests.pages import ROOT
 
@@ -107,6 +109,52 @@ def test_search_finds_a_setting_for_what_does_not_fit(monkeypatch):
     assert all(setting.total <= capacity for setting in settings)
     times = [setting.time for setting in settings]
     assert times == sorted(times)
+
+
+def test_a_search_goes_on_where_the_compiler_needs_more_than_the_estimate():
+    first, second = (
+        Setting(dict(replica=1, data=1, fsdp=fsdp, tensor=tensor, context=1), "full", 2, 1.0, None)
+        for fsdp, tensor in ((4, 1), (2, 2))
+    )
+    asked, said = [], []
+
+    def plan_of(chosen, fitting):
+        asked.append((chosen["mesh.fsdp"], chosen["accumulate"]))
+        return SimpleNamespace(fits=asked[-1] == fitting, verdict="does not fit")
+
+    def found(fitting, batch_size=64):
+        asked.clear()
+        options = dict(batch_size=batch_size, say=said.append)
+        return confirm([first, second], "model.remat", lambda chosen: plan_of(chosen, fitting), **options)
+
+    chosen, made = found(("4", "4"))
+    assert made.fits and chosen["accumulate"] == "4" and chosen["model.remat"] == "full"
+    assert said == [
+        "--config.mesh.data=1 --config.mesh.fsdp=4 --config.accumulate=2 --config.model.remat=full: does not fit"
+    ]
+    assert found(("2", "2"))[1].fits and asked == [("4", "2"), ("4", "4"), ("4", "8"), ("2", "2")]
+    assert not found(None, batch_size=16)[1].fits and asked == [
+        ("4", "2"),
+        ("4", "4"),
+        ("2", "2"),
+        ("2", "4"),
+        ("2", "8"),
+    ]
+
+
+@pytest.mark.slow
+def test_the_door_plans_what_its_search_has_found(capsys):
+    keys = SMALL_LM | {"accumulate": 1, "model.remat": "none", "batch_size": 256}
+    given = [f"--config={LM}", "--topology=h100:8", "--search", "--json", *flags(**keys)]
+    assert main(given) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert (
+        found["fits"]
+        and {key: str(size) for key, size in found["mesh"].items()}.items()
+        <= {key.removeprefix("mesh."): value for key, value in found["overrides"].items()}.items()
+    )
+    assert told.err.startswith("--config.mesh.")
 
 
 def test_the_door_says_that_it_fits_and_prints_json(capsys):
