@@ -8,7 +8,7 @@ written to where they are last read. A loop's body needs its memory once, and do
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,7 @@ class _Op:
     outputs: list[Value]
     gathers: list[tuple[Value, float]] = field(default_factory=list)  # what is gathered, and its bytes then
     inner: float = 0.0  # memory that a body needs
+    rows: Sequence[Value] = ()  # inputs that a loop reads a row at a time, until it ends
     largest: list[tuple[float, str]] = field(default_factory=list)
     where: str = ""
 
@@ -197,7 +198,8 @@ class Walk:
             for value in (*stacked, *results[num_carry:])
             if value.stored and not value.weight
         )
-        return _Op("scan", {}, inputs, results, inner=found.peak, largest=found.largest, where=where)
+        kept = stacked if length > params["unroll"] else []  # a loop that turns once is none to XLA
+        return _Op("scan", {}, inputs, results, inner=found.peak, rows=kept, largest=found.largest, where=where)
 
     def _while(self, params: Mapping[str, Any], inputs: list[Value], cost: Cost, where: str) -> _Op:
         """Once: how often it turns is not known."""
@@ -284,10 +286,10 @@ class Walk:
             held += size
             live[value] = (size, what)
 
-        def release(index: int) -> None:
+        def release(index: int, but: Collection[Value] = ()) -> None:
             nonlocal held
             for value in dying[index]:
-                if value in live:
+                if value in live and value not in but:
                     held -= live.pop(value)[0]
 
         dying: list[list[Value]] = [[] for _ in range(end + 1)]
@@ -306,7 +308,7 @@ class Walk:
             # Fusions write over what they read last, but for those of XLA on CPU.
             in_place = op.name in _IN_PLACE or (op.name not in _HEAVY and self.platform != "cpu")
             if in_place:
-                release(index)
+                release(index, but={root for value in op.rows for root in value.memory()})
             for value, size in op.gathers:
                 for root in value.memory() or (value,):
                     if (root, size) not in gathered:
@@ -320,8 +322,7 @@ class Walk:
             if held + op.inner > cost.peak:
                 cost.peak = held + op.inner
                 cost.largest = sorted([*live.values(), *op.largest], reverse=True)[:12]
-            if not in_place or op.gathers:
-                release(index)
+            release(index)
 
 
 def _store(ops: Sequence[_Op], outputs: Sequence[Value]) -> None:
