@@ -132,7 +132,8 @@ def _data(data: Mapping[str, Any], model: Mapping[str, Any], objective: str) -> 
     if "size" in takes:
         towers = [model, *(value for value in model.values() if isinstance(value, Mapping))]
         patch = max((_patch_size(tower) for tower in towers if tower), default=1)
-        side = min(SIDE, small.get("size", SIDE))
+        halved = max((_halvings(tower) for tower in towers if tower), default=0)
+        side = min(max(SIDE, 2**halved), small.get("size", SIDE))
         small["size"] = max(side // patch, 2) * patch
     if "seconds" in small:
         small["seconds"] = min(SECONDS, small["seconds"])
@@ -147,6 +148,14 @@ def _patch_size(tower: Mapping[str, Any]) -> int:
     if tower.get("name") not in menu:
         return 1
     return tower.get("patch_size") or parameters(menu[tower["name"]]).get("patch_size", (None, 1))[1]
+
+
+def _halvings(tower: Mapping[str, Any]) -> int:
+    """How often a convolutional tower halves its images: twice in its stem, and once a stage."""
+    if tower.get("name") not in IMAGE_MODELS or "stem" not in parameters(IMAGE_MODELS[tower["name"]]):
+        return 0
+    known = {key: tower.get(key, value) for key, (_, value) in parameters(IMAGE_MODELS[tower["name"]]).items()}
+    return 2 * (known["stem"] == "imagenet") + len(known["depths"])
 
 
 def _objective(objective: Mapping[str, Any], batch_size: int) -> dict[str, Any]:

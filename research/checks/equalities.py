@@ -13,7 +13,7 @@ from research.checks.subject import NUM_STEPS, HostBatch, Subject, Taken, cosine
 from research.training.feature_cache import check_accumulation
 
 TOLERANCE = 1e-5  # relative to each tensor's largest absolute value
-MARGIN = 2.0  # over `resolution`, where that is more
+MARGIN = 4.0  # over `resolution`, where that is more: the largest of three differences, measured by three others
 MICROBATCHES = 4
 BFLOAT16_LOSS, BFLOAT16_COSINE = 0.02, 0.98  # 8 bits of mantissa: 0.4 % a value
 

@@ -66,3 +66,9 @@ def test_a_key_is_set_in_every_tower_that_takes_it():
     found, changed = with_key(model, "remat", "full")
     assert changed and found["text"]["remat"] == "full" and "remat" not in found["image"]
     assert with_key(dict(name="lstm"), "remat", "full") == (dict(name="lstm"), False)
+
+
+@pytest.mark.parametrize(("variant", "size"), [("emoji", 64), ("glyphs", 32)])
+def test_images_stay_as_large_as_their_tower_halves_them(variant, size):
+    page = load_page(f"{ROOT}/configs/pretrain/image_text_clip.py:{variant}", [("data.path", "somewhere")])
+    assert reduce(page)["data"]["size"] == size
