@@ -20,7 +20,8 @@ class CausalLM:
     """Mean cross-entropy of every token after a document's first, in nats; where the batch has a `loss_mask`, of those
     tokens alone that it marks.
 
-    `chunk` rows of logits exist on a device at a time. Label smoothing and the z-loss belong to training; evaluation is plain.
+    `chunk` rows of logits exist on a device at a time. Label smoothing and the z-loss belong to training; evaluation is
+    plain.
     """
 
     model: nn.Module
