@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from research.checks.measures import Measure, Outcome
 from research.checks.subject import NUM_STEPS, HostBatch, Subject, Taken, cosine, difference, relative, take_steps
 from research.training.feature_cache import check_accumulation
+from research.types import Variables
 
 TOLERANCE = 1e-5  # relative to each tensor's largest absolute value
 MARGIN = 4.0  # over `resolution`, where that is more: the largest of three differences, measured by three others
+ROUNDINGS = 4
 MICROBATCHES = 4
 BFLOAT16_LOSS, BFLOAT16_COSINE = 0.02, 0.98  # 8 bits of mantissa: 0.4 % a value
 
@@ -89,7 +93,8 @@ def sharded(subject: Subject) -> Outcome:
 
 def resolution(subject: Subject) -> dict[str, float]:
     """What float32 resolves here: how far losses, gradients and parameters move on one device when the rows come in
-    another order or, where they do not meet each other, twice: both mean the same, and both are other sums.
+    another order or, where they do not meet each other, twice (both mean the same, and are other sums), and when all
+    parameters begin a rounding away.
 
     Batch norm takes most of a gradient away, and long sums leave errors of 2e-5 in the rest of a small model's. Even
     pictures, whose pixels are equal over wide fields, sit on the kinks of ReLU and max-pooling, and part within steps.
@@ -99,15 +104,33 @@ def resolution(subject: Subject) -> dict[str, float]:
     if not subject.objective.couples_examples:
         orders.append(np.tile(rows, 2))
     found = {"loss": 0.0, "gradient": 0.0, "parameters": 0.0}
-    for order in orders:
-        batches = [{key: value[order] for key, value in batch.items()} for batch in subject.batches]
-        moved = take_steps(subject, subject.layout(devices=1), num_steps=NUM_STEPS, batches=batches)
+    changes: list[dict[str, Any]] = [
+        {"batches": [{key: value[order] for key, value in batch.items()} for batch in subject.batches]}
+        for order in orders
+    ]
+    changes += [{"variables": _a_rounding_away(subject.variables, seed)} for seed in range(ROUNDINGS)]
+    for change in changes:
+        moved = take_steps(subject, subject.layout(devices=1), num_steps=NUM_STEPS, **change)
         if relative(subject.alone.losses[0], moved.losses[0]) > TOLERANCE:
             continue  # the order has a meaning: mixup mixes neighbours
         found["loss"] = max(found["loss"], relative(subject.alone.losses, moved.losses))
         found["gradient"] = max(found["gradient"], difference(subject.alone.gradient, moved.gradient)[0])
         found["parameters"] = max(found["parameters"], difference(subject.alone.params, moved.params)[0])
     return found
+
+
+def _a_rounding_away(variables: Variables, seed: int) -> Variables:
+    """The variables with each float32 parameter the next above or below."""
+    rng = np.random.default_rng(seed)
+
+    def move(leaf: Any) -> Any:
+        if leaf.dtype != np.float32:
+            return leaf
+        return jnp.asarray(
+            np.nextafter(np.asarray(leaf), rng.choice(np.array([-np.inf, np.inf], np.float32), size=leaf.shape))
+        )
+
+    return {**variables, "params": jax.tree.map(move, variables["params"])}
 
 
 def rematerialised(subject: Subject) -> Outcome:

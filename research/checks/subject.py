@@ -120,9 +120,11 @@ def take_steps(
     num_steps: int,
     objective: Objective | None = None,
     batches: Sequence[HostBatch] = (),
+    variables: Variables | None = None,
     accumulate: int = 1,
 ) -> Taken:
-    """Clipped gradient descent from the subject's variables; without momentum, which would turn round-off into steps.
+    """Clipped gradient descent from the subject's variables, or from those given; without momentum, which would turn
+    round-off into steps.
 
     Raises:
       ValueError: a mesh that does not divide the batch or a parameter.
@@ -131,7 +133,7 @@ def take_steps(
     batches = batches or subject.batches
     transform = optax.chain(_remember(), optax.clip_by_global_norm(1.0), optax.sgd(RATE))
     places = batch_shardings(batches[0], subject.axes, layout)
-    variables = subject.variables  # made before anything is traced
+    variables = variables or subject.variables  # made before anything is traced
     traced = jax.eval_shape(functools.partial(loss_of, objective, train=True), variables, dict(batches[0]))
     terms = sorted(traced.terms)
     state = TrainState(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from research.batch import AXES
+from research.checks import equalities
 from research.checks.equalities import separate
 from research.checks.measures import Measure, Outcome
 from research.checks.subject import cosine, difference
@@ -52,3 +54,11 @@ def test_packed_rows_are_cut_into_their_documents():
     assert found.keys() == wanted.keys()
     for key in found:
         np.testing.assert_array_equal(found[key], wanted[key])
+
+
+def test_what_begins_a_rounding_away_is_the_next_number():
+    params = {"kernel": jnp.asarray([1.0, -3.0, 0.0]), "steps": jnp.asarray([7])}
+    moved = equalities._a_rounding_away({"params": params, "other": 1}, seed=0)
+    away = np.abs(np.asarray(moved["params"]["kernel"]) - np.asarray(params["kernel"]))
+    assert (away > 0.0).all() and (away <= np.spacing(np.float32([1.0, 3.0, 0.0]))).all()
+    assert moved["params"]["steps"].tolist() == [7] and moved["other"] == 1
