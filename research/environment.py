@@ -10,6 +10,7 @@ from pathlib import Path
 
 MARK = "GROUNDWORK_TUNED"
 _DEVICE_COUNT = "xla_force_host_platform_device_count"
+_IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 # What the kernel shows where an accelerator is installed; "[0-9]" passes over the control file /dev/vfio/vfio.
 _GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
@@ -28,6 +29,8 @@ def tune(*, virtual_devices: int = 0) -> None:
     environment = {**defaults(os.environ, found), **os.environ, MARK: "1"}
     if virtual_devices and found == "cpu":
         add_virtual_devices(environment, virtual_devices)
+        # Collectives that do not depend on each other would be met in any order, by each device in its own.
+        environment["XLA_FLAGS"] += f" {_IN_ORDER}"
         # A thread waits in each collective: with one a device, those that others wait for find none left to run on.
         environment.setdefault("PJRT_NPROC", str(8 * virtual_devices))
     sys.stdout.flush()

@@ -16,8 +16,8 @@ from research.interop.hf_gpt2 import gpt2
 from research.interop.hf_llama import llama
 from research.interop.pooling import read_pooling, write_pooling
 from research.interop.rules import give_all, take_all
-from research.interop.tensor_files import read_json, read_tensors, write_tensors
-from research.interop.tokenizer_files import read_tokenizer, write_json, write_tokenizer
+from research.interop.tensor_files import read_json, read_tensors, write_json, write_tensors
+from research.interop.tokenizer_files import read_tokenizer, write_tokenizer
 from research.models import MODELS
 from research.models.transformer import TransformerConfig
 

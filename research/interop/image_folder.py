@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from research.interop.hf_resnet import resnet
 from research.interop.hf_vit import vit
 from research.interop.preprocessor import read_pixels, write_pixels
 from research.interop.rules import give_variables, take_variables
-from research.interop.tensor_files import read_json, read_tensors, write_tensors
+from research.interop.tensor_files import read_json, read_tensors, write_json, write_tensors
 from research.models import IMAGE_MODELS
 
 IMAGE_FAMILIES: dict[str, Family[Any]] = {family.model_type: family for family in (vit, resnet)}
@@ -120,5 +119,5 @@ def write_image_folder(
     channels = model.num_channels
     mean, std = (np.broadcast_to(values, (channels,)).tolist() for values in (model.pixel_mean, model.pixel_std))
     write_pixels(folder, size=size, mean=mean, std=std)
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", settings)
     return family.tasks[task]

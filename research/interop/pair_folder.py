@@ -13,8 +13,8 @@ from research.interop.family import leave_unused
 from research.interop.hf_clip import clip
 from research.interop.preprocessor import Preprocessing, read_preprocessing, write_preprocessing
 from research.interop.rules import give_variables, take_variables
-from research.interop.tensor_files import read_json, read_tensors, write_tensors
-from research.interop.tokenizer_files import read_tokenizer, write_json, write_tokenizer
+from research.interop.tensor_files import read_json, read_tensors, write_json, write_tensors
+from research.interop.tokenizer_files import read_tokenizer, write_tokenizer
 from research.models import PAIR_MODELS
 
 

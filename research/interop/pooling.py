@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from research.interop.tensor_files import read_json
+from research.interop.tensor_files import read_json, write_json
 
 _MODES = {
     "pooling_mode_cls_token": "first",
@@ -59,9 +60,7 @@ def write_pooling(folder: Path, head: Mapping[str, Any], *, width: int) -> None:
         {"idx": i, "name": str(i), "path": places[i], "type": f"sentence_transformers.models.{kind}"}
         for i, kind in enumerate(kinds)
     ]
-    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n")
+    write_json(folder / "modules.json", modules)
     (folder / _FOLDER).mkdir(exist_ok=True)
     modes = {mode: pooling == head["pooling"] for mode, pooling in _MODES.items()}
-    (folder / _FOLDER / "config.json").write_text(
-        json.dumps({"word_embedding_dimension": width, **modes}, indent=2) + "\n"
-    )
+    write_json(folder / _FOLDER / "config.json", {"word_embedding_dimension": width, **modes})

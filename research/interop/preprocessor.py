@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from research.interop.tensor_files import read_json
+from research.interop.tensor_files import read_json, write_json
 
 Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
@@ -102,7 +101,7 @@ def write_preprocessing(folder: Path, wanted: Preprocessing) -> None:
         "image_mean": list(wanted.mean),
         "image_std": list(wanted.std),
     }
-    (Path(folder) / NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(Path(folder) / NAME, settings)
 
 
 def read_pixels(folder: Path) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
@@ -141,7 +140,7 @@ def write_pixels(folder: Path, *, size: int, mean: Sequence[float], std: Sequenc
         "image_mean": list(mean),
         "image_std": list(std),
     }
-    (Path(folder) / NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(Path(folder) / NAME, settings)
 
 
 def _check_fixed(settings: Mapping[str, Any], place: Path) -> None:

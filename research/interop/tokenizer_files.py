@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from research.interop.tensor_files import write_json
+
 
 def read_tokenizer(folder: Path) -> str:
     """The contents of tokenizer.json. Raises ValueError where there is none."""
@@ -45,10 +47,6 @@ def write_tokenizer(
             **kept,
         },
     )
-
-
-def write_json(path: Path, contents: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _template(tokens: Mapping[str, str], ids: Mapping[str, int], *, end: bool) -> dict[str, Any] | None:

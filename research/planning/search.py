@@ -159,8 +159,9 @@ def confirm(
     chosen, plan = as_overrides(settings[0], remat_key), None
     for setting in settings[:_CONFIRMED]:
         parts = math.prod(setting.mesh[axis] for axis in ("replica", "data", "fsdp"))
-        for accumulate in (setting.accumulate * factor for factor in (1, 2, 4)):
-            if plan is not None and (batch_size % (parts * accumulate) or accumulate > _MOST_MICROBATCHES):
+        for factor in (1, 2, 4):
+            accumulate = factor * setting.accumulate
+            if factor > 1 and (batch_size % (parts * accumulate) or accumulate > _MOST_MICROBATCHES):
                 break
             chosen = as_overrides(replace(setting, accumulate=accumulate), remat_key)
             plan = plan_of(chosen)
