@@ -39,17 +39,22 @@ stop() {
 start() {
   stop
   mkdir -p "$folder"
-  rm -f "$folder/code"
+  rm -f "$folder/code" "$folder/group"
   # The shell outlives a SIGTERM to its group, so as to write down the code that the command gives after saving.
   # shellcheck disable=SC2016 # expanded by the shell that is started
   setsid bash -c '
     trap : TERM
     folder=$1 code=0
     shift
+    echo $$ >"$folder/group.new" && mv "$folder/group.new" "$folder/group"
     "$@" || code=$?
     echo "$code" >"$folder/code.new" && mv "$folder/code.new" "$folder/code"
   ' detached "$folder" "$@" </dev/null >"$folder/log" 2>&1 &
-  echo $! >"$folder/group"
+  # Only from here on can it be followed and stopped.
+  while [ ! -e "$folder/group" ]; do
+    kill -0 $! 2>/dev/null || [ -e "$folder/group" ] || fail "the command did not start: $(<"$folder/log")"
+    sleep 0.05
+  done
 }
 
 follow() {

@@ -1,5 +1,7 @@
 """A command that outlives its connection: followed, followed again, stopped, lost."""
 
+import shutil
+
 from tests.launch.checkout import HARD, script
 
 
@@ -33,6 +35,21 @@ def test_machine_that_went_down_counts_as_preempted(checkout):
     group = (checkout.folder / "runs" / "detached" / "group").read_text().strip()
     checkout.run("bash", "-c", f"kill -KILL -- -{group}")
     assert checkout.run("launch/detached.sh", "follow").returncode == 75
+
+
+def test_start_returns_once_the_command_can_be_stopped(checkout):
+    real = shutil.which("setsid")
+    script(checkout.bin / "setsid", f'#!/usr/bin/env bash\nsleep 0.5\nexec {real} "$@"\n')
+    assert checkout.run("launch/detached.sh", "start", "sleep", "600").returncode == 0
+    done = checkout.run("launch/detached.sh", "stop")
+    assert "asking the command of an earlier start to end" in done.stderr
+    assert "ended with 143" in checkout.run("launch/detached.sh", "follow").stdout
+
+
+def test_command_that_cannot_start_is_said(checkout):
+    script(checkout.bin / "setsid", "#!/usr/bin/env bash\necho no such call >&2\nexit 1\n")
+    done = checkout.run("launch/detached.sh", "start", "true")
+    assert (done.returncode, "the command did not start: no such call" in done.stderr) == (2, True)
 
 
 def test_following_nothing_is_a_mistake(checkout):
