@@ -9,12 +9,9 @@ room in its 128 MiB of vector memory, so they are given without that as well.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import re
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from jax.experimental import topologies  # noqa: E402
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 from research.ops.contrastive import CHUNK, clip, nt_xent, siglip  # noqa: E402
+from tests.benchmarks.keep import origin
 
 HERE = Path(__file__).resolve().parent
 TOPOLOGY, WIDTH = "v5e:16x16", 768
@@ -70,7 +68,6 @@ def mebibytes(lowered: jax.stages.Lowered, options: dict[str, Any]) -> dict[str,
 def main() -> None:
     devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
     mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
     figures = []
     for dtype in DTYPES:
         for loss, form in CASES:
@@ -86,10 +83,7 @@ def main() -> None:
                 figures.append(figure)
     summary = {
         "command": "python -m tests.benchmarks.contrastive_memory",
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu", "numpy")},
+        **origin(("jax", "jaxlib", "libtpu", "numpy")),
         "topology": TOPOLOGY,
         "width": WIDTH,
         "chunk": CHUNK,

@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from keep import ROOT, origin  # pyright: ignore[reportMissingImports]
+
 RESULTS = Path(__file__).with_suffix(".json")
 FSDP = "--config.mesh.fsdp=8 --config.mesh.data=1"
 # Transformers of texts, and what is not as on the page.
@@ -47,6 +48,7 @@ def main(names: list[str]) -> int:
         mesh = " x ".join(part.removeprefix("--config.mesh.") for part in given.split() if ".mesh." in part)
         results[f"{page} on {mesh}"] = {
             "command": " ".join(["python", *command[1:]]),
+            **origin(),
             "estimated_mib": round(estimated / 2**20, 2),
             "compiled_mib": round(compiled / 2**20, 2),
             "ratio": round(estimated / compiled, 3),

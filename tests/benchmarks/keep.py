@@ -7,9 +7,13 @@ Command, commit, date, machine, versions and seed are those that the run itself 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import os
+import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,17 @@ def figures(workdir: Path) -> dict[str, Any]:
         "versions": run["versions"],
         "seed": page["seed"],
         "result": {key: value for key, value in result.items() if key.split("/")[-1] not in LEFT_OUT},
+    }
+
+
+def origin(packages: Sequence[str] = ("jax", "jaxlib")) -> dict[str, Any]:
+    """Commit, date, machine and versions of what is measured now."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
+    return {
+        "commit": commit.stdout.strip(),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
+        "versions": {name: importlib.metadata.version(name) for name in packages},
     }
 
 

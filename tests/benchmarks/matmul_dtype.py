@@ -7,14 +7,13 @@ Keeps matmul_dtype.json beside this script: seconds a step of each, medians, and
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from keep import origin  # pyright: ignore[reportMissingImports]
 
 from research.environment import tune
 
@@ -79,13 +78,9 @@ def main() -> None:
             if turn:  # the first compiles
                 seconds[name].append((time.perf_counter() - started) / STEPS)
     ratios = [first / second for first, second in zip(*seconds.values(), strict=True)]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
     found = {
         "command": " ".join(["python", *sys.argv]),
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
-        "versions": {"jax": jax.__version__},
+        **origin(),
         "tokens_a_step": BATCH * LENGTH,
         "seconds_a_step": {name: statistics.median(values) for name, values in seconds.items()},
         "ratio": statistics.median(ratios),

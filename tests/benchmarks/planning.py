@@ -6,11 +6,13 @@ Needs libtpu (pip install 'jax[tpu]'); minutes a case on two CPU cores. Exit cod
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from keep import ROOT, origin  # pyright: ignore[reportMissingImports]
+
 RESULTS = Path(__file__).with_suffix(".json")
 LM, MLM, CLIP, SIMCLR = (
     f"configs/pretrain/{name}.py" for name in ("large_lm", "text_mlm", "image_text_clip", "image_simclr")
@@ -56,6 +58,8 @@ def main(names: list[str]) -> int:
         found = plan(page, topology, overrides)
         compiled, bound = found["compiled"], found["bound"]["mfu"]
         results[name] = {
+            "command": f"python tests/benchmarks/planning.py {shlex.quote(name)}",
+            **origin(("jax", "jaxlib", "libtpu")),
             "fits": found["fits"],
             "verdict": found["verdict"],
             "gib_a_device": round(found["memory"]["total"] / 2**30, 2),

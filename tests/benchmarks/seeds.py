@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from keep import origin  # pyright: ignore[reportMissingImports]
 
 from research.evaluation.evidence import compare
 
@@ -48,12 +48,9 @@ def main() -> None:
     scores = {weights: [result[flags.metric] for result in found] for weights, found in results.items()}
     compared = compare(scores["pretrained"], scores["scratch"], {})
     floors = {key: value for key, value in results["pretrained"][0].items() if key.startswith("floor/")}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
     summary = {
         "command": f"python tests/benchmarks/seeds.py {' '.join(sys.argv[1:])}",
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
+        **origin(),
         "metric": flags.metric,
         "seeds": flags.seeds,
         **{name: compared[name] for name in ("pretrained", "scratch", "paired_difference")},

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from keep import ROOT, train  # pyright: ignore[reportMissingImports]
+from keep import ROOT, origin, train  # pyright: ignore[reportMissingImports]
 
 RESULTS = Path(__file__).with_suffix(".json")
 DATA = "../shared/data"
@@ -83,7 +83,7 @@ def verify(page: str, keys: dict[str, str]) -> dict:
     checks = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
     return {
         "command": "python -m " + " ".join(command),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip(),
+        **origin(),
         "seconds": round(time.perf_counter() - started),
         "passed": [name for name, check in checks.items() if check["verdict"] == "pass"],
         "not_for_it": [name for name, check in checks.items() if check["verdict"] == "-"],

@@ -9,10 +9,8 @@ flags that are not this script's go to `research.pretrain`.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import statistics
 import subprocess
@@ -20,6 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from keep import origin  # pyright: ignore[reportMissingImports]
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy")
@@ -47,13 +47,9 @@ def main() -> None:
             ours.append(seconds(command, GROUNDWORK_CACHE=f"{folder}/cache"))
             result = json.loads(Path(f"{folder}/run/result.json").read_text())
             seed = json.loads(Path(f"{folder}/run/config.json").read_text())["seed"]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
     summary = {
         "command": "python -m research.pretrain " + shlex.join(arguments),
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        **origin(PACKAGES),
         "seed": seed,
         "process_seconds": ours,
         "result": result,
