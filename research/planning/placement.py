@@ -110,11 +110,15 @@ class Rules:
         reduces = [("reduce-scatter", scattered)] if scattered else []
         return axes, reduces + ([("all-reduce", whole)] if whole else [])
 
+    def is_gradient(self, shape: tuple[int, ...]) -> bool:
+        """Whether a parameter is of this shape, its dimensions in any order."""
+        return tuple(sorted(shape)) in self.parameters
+
     def gradient_axes(self, shape: tuple[int, ...]) -> Axes:
         """How a parameter of this shape lies, in any order of its dimensions; undivided where there is none."""
-        key = tuple(sorted(shape))
-        if key not in self.parameters:
+        if not self.is_gradient(shape):
             return no_axes(shape)
+        key = tuple(sorted(shape))
         left = list(zip(key, self.parameters[key], strict=True))
         result = []
         for size in shape:

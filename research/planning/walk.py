@@ -56,6 +56,7 @@ class _Op:
     outputs: list[Value]
     gathers: list[tuple[Value, float]] = field(default_factory=list)  # what is gathered, and its bytes then
     inner: float = 0.0  # memory that a body needs
+    summed: float = 0.0  # bytes of a gradient that devices sum in a copy of its own
     rows: Sequence[Value] = ()  # inputs that a loop reads a row at a time, until it ends
     largest: list[tuple[float, str]] = field(default_factory=list)
     where: str = ""
@@ -149,6 +150,8 @@ class Walk:
         for kind, axes in placed.reduces:
             size = outputs[0].local_bytes(self.sizes, without=axes)
             cost.sent[kind, _joined(axes)] += sent_bytes(kind, size, self.rules.parts(axes))
+            if self.platform == "cpu" and self.rules.is_gradient(outputs[0].shape):
+                op.summed = size
         return op
 
     def _product_traffic(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> float:
@@ -304,6 +307,9 @@ class Walk:
             for value, size in op.gathers:
                 for root in value.memory() or (value,):
                     uses[root, size] = index
+        # XLA on CPU sums all gradients in one operation, which has them twice.
+        sums = [(op.summed, f"sum of a gradient {op.where}") for op in ops if op.summed]
+        summing = max((index for index, op in enumerate(ops) if op.summed), default=-1)
         for index, op in enumerate(ops):
             # Fusions write over what they read last, but for those of XLA on CPU.
             in_place = op.name in _IN_PLACE or (op.name not in _HEAVY and self.platform != "cpu")
@@ -319,9 +325,11 @@ class Walk:
                 if value.stored and value not in live and value not in free and last.get(value, -1) >= index:
                     size = value.local_bytes(self.sizes)
                     hold(value, size, f"{op.name} {list(value.shape)} {op.where}")
-            if held + op.inner > cost.peak:
-                cost.peak = held + op.inner
-                cost.largest = sorted([*live.values(), *op.largest], reverse=True)[:12]
+            copies = sums if index == summing else []
+            inner = op.inner + sum(size for size, _ in copies)
+            if held + inner > cost.peak:
+                cost.peak = held + inner
+                cost.largest = sorted([*live.values(), *op.largest, *copies], reverse=True)[:12]
             release(index)
 
 

@@ -11,9 +11,10 @@ from research.planning.walk import Walk
 SIZES = {"replica": 1, "data": 1, "fsdp": 4, "tensor": 2, "context": 1}
 
 
-def walk(function, *arguments, axes: list[Axes], weights: list[bool], parameters=None) -> Cost:
+def walk(function, *arguments, axes: list[Axes], weights: list[bool], parameters=None, platform="tpu") -> Cost:
     jaxpr = jax.make_jaxpr(function)(*arguments)
-    return Walk(Rules(SIZES, parameters or {}), "tpu").program(jaxpr, axes, weights)
+    rules = Rules(SIZES, parameters or {}, scatters=platform != "cpu")
+    return Walk(rules, platform).program(jaxpr, axes, weights)
 
 
 def shape(*sides: int):
@@ -39,6 +40,20 @@ def test_a_gradient_is_scattered_as_its_parameter_lies():
     axes: list[Axes] = [(("fsdp",), ()), (("fsdp",), ())]
     found = walk(lambda x, y: x.T @ y, shape(32, 16), shape(32, 24), axes=axes, weights=[False] * 2, parameters=places)
     assert found.sent == {("reduce-scatter", "fsdp"): 16 * 24 * 4 * 3 / 4}
+
+
+def test_on_cpu_gradients_are_summed_together_in_copies():
+    def function(x, y, z):
+        return [jnp.sum(jnp.sin(gradient) @ gradient.T) for gradient in (x.T @ y, x.T @ z)]
+
+    arguments = shape(32, 16), shape(32, 24), shape(32, 40)
+    given = dict(axes=[(("fsdp",), ())] * 3, weights=[False] * 3, platform="cpu")
+    places = {(16, 24): (("fsdp",), ()), (16, 40): (("fsdp",), ())}
+    both = 16 * (24 + 40) * 4
+    found = walk(function, *arguments, parameters=places, **given)
+    assert found.peak == 2 * both
+    assert [what.split()[0] for _, what in found.largest].count("sum") == 2
+    assert walk(function, *arguments, **given).peak < 2 * both
 
 
 def test_a_loop_works_as_often_as_it_turns_and_keeps_what_it_stacks():
