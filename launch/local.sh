@@ -87,7 +87,7 @@ install() {
   wanted >"$stamp"
 }
 
-[ $# -gt 0 ] || fail "which command? for example: launch/local.sh pytest"
+{ [ $# -gt 0 ] && [[ $1 != -* ]]; } || fail "which command? for example: launch/local.sh pytest"
 
 if [ "$(found)" != "$(wanted)" ]; then
   # One installs while others wait. The lock is released at the end of the parentheses, not held by the command.

@@ -51,6 +51,8 @@ GOLDEN = {
 }
 
 BAD = [
+    (("launch/local.sh",), "which command?"),
+    (("launch/local.sh", "--help"), "which command?"),
     (("launch/processes.sh",), "how many processes?"),
     (("launch/processes.sh", "none", "true"), "how many processes?"),
     (("launch/processes.sh", "0", "true"), "how many processes?"),
