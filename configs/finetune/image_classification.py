@@ -6,7 +6,7 @@ Size and channels are those of the pretrained model. With --config.tuning.freeze
 `:digits` is on embedded digits; a frozen ResNet with a new head for ten classes is
 python -m research.finetune --config=configs/finetune/image_classification.py:digits --workdir=runs/frozen \
     --config.init_from=runs/simclr_digits --config.tuning.freeze_backbone=true
-from configs/pretrain/image_simclr.py:digits, a minute of one core: 98.2 % of the test digits (pixels 98.9, HOG 98.0).
+from configs/pretrain/image_simclr.py:digits, a minute of one core: 98.4 % of the test digits (pixels 98.9, HOG 98.0).
 """
 
 from ml_collections import ConfigDict

@@ -78,10 +78,9 @@ class _Options(NamedTuple):
 def _losses(options: _Options, logits: Array, targets: Array, where: Array) -> tuple[Array, Array, Array]:
     """Losses, the log of the partition, and whether the target is the argmax, for float32 logits."""
     ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
-    valid = ids < options.num_valid
+    valid = _valid(options, ids)
     log_partition = jax.nn.logsumexp(logits, axis=-1, where=valid)
-    # A comparison with every id, and no gather: its gradient is no scatter, and a sharded vocabulary stays where it is.
-    target_logit = jnp.sum(jnp.where(ids == targets[..., None], logits, 0.0), axis=-1)
+    target_logit = jax.lax.platform_dependent(logits, targets, cpu=_gathered_target, default=_compared_target)
     losses = log_partition - target_logit
     if options.label_smoothing:
         mean_logit = jnp.sum(jnp.where(valid, logits, 0.0), axis=-1) / options.num_valid
@@ -96,11 +95,27 @@ def _losses(options: _Options, logits: Array, targets: Array, where: Array) -> t
     return losses, log_partition, correct
 
 
+def _gathered_target(logits: Array, targets: Array) -> Array:
+    return jnp.take_along_axis(logits, targets[..., None], axis=-1, mode="clip")[..., 0]
+
+
+def _compared_target(logits: Array, targets: Array) -> Array:
+    """By comparison with every id, in the pass that sums the exponentials: an accelerator gathers numbers one by one,
+    and a sharded vocabulary would be brought together."""
+    ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    return jnp.sum(jnp.where(ids == targets[..., None], logits, 0.0), axis=-1)
+
+
+def _valid(options: _Options, ids: Array) -> Array:
+    """Which ids are no padding of the table; without padding nothing is compared, in arrays as large as the logits."""
+    return ids < options.num_valid if options.num_valid < ids.shape[-1] else jnp.ones((), bool)
+
+
 def _logits_gradient(
     options: _Options, logits: Array, targets: Array, log_partition: Array, cotangent: Array
 ) -> Float[Array, "N V"]:
     ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, 1)
-    valid = ids < options.num_valid
+    valid = _valid(options, ids)
     gradient = jnp.exp(logits - log_partition[:, None])
     if options.z_loss:
         gradient *= 1.0 + 2.0 * options.z_loss * log_partition[:, None]

@@ -44,6 +44,7 @@ _MANUAL |= {"all_to_all": "all-to-all", "pmax": "all-reduce", "pmin": "all-reduc
 
 
 _KNOWN_BYTES = 1 << 20
+_ROW = 128
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Walk:
 
     def __init__(self, rules: Rules, platform: str) -> None:
         self.rules, self.sizes, self.platform = rules, rules.sizes, platform
+        self.channels: set[int] = set()  # of convolutions
 
     def program(self, jaxpr: Any, axes: Sequence[Axes], weights: Sequence[bool]) -> Cost:
         """The cost of a whole step with donated state. `axes` lay out its inputs, `weights` tell parameters among them.
@@ -140,6 +142,8 @@ class Walk:
         weight &= any(value.weight for value in inputs)
         outputs = [_value(aval, axes, weight=weight) for aval, axes in zip(avals, placed.axes, strict=True)]
         op = _Op(name, params, inputs, outputs, where=where)
+        if name == "conv_general_dilated":
+            self.channels |= {value.shape[-1] for value in outputs}
         cost.flops += placed.flops
         if placed.flops:
             cost.traffic += self._product_traffic(inputs, outputs)
@@ -152,6 +156,9 @@ class Walk:
             cost.sent[kind, _joined(axes)] += sent_bytes(kind, size, self.rules.parts(axes))
             if self.platform == "cpu" and self.rules.is_gradient(outputs[0].shape):
                 op.summed = size
+            if kind == "reduce-scatter":
+                op.inner += size
+                op.largest.append((size, f"{name} {list(outputs[0].shape)} before its sum, {where}"))
         return op
 
     def _product_traffic(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> float:
@@ -266,6 +273,13 @@ class Walk:
                 break
         return value
 
+    def _buffer(self, value: Value) -> float:
+        """Bytes that a value takes in memory. A TPU has rows of 128: heads of 64 are filled up, while smaller rows
+        are turned, and channels of a convolution are not innermost."""
+        size, row = value.local_bytes(self.sizes), value.shape[-1] if value.shape else 0
+        filled = self.platform == "tpu" and len(value.shape) >= 4 and _ROW / 2 <= row < _ROW
+        return size * _ROW / row if filled and row not in self.channels else size
+
     def _sweep(
         self, ops: Sequence[_Op], outputs: Sequence[Value], cost: Cost, *, donated: bool, first: Sequence[Value]
     ) -> None:
@@ -323,7 +337,7 @@ class Walk:
                         dying[uses[root, size]].append(copy)
             for value in op.outputs:
                 if value.stored and value not in live and value not in free and last.get(value, -1) >= index:
-                    size = value.local_bytes(self.sizes)
+                    size = self._buffer(value)
                     hold(value, size, f"{op.name} {list(value.shape)} {op.where}")
             copies = sums if index == summing else []
             inner = op.inner + sum(size for size, _ in copies)
