@@ -8,6 +8,7 @@ from research.planning.placement import Rules
 from research.planning.values import Axes, Cost, reshaped
 from research.planning.walk import Walk
 
+NHWC = ("NHWC", "HWIO", "NHWC")
 SIZES = {"replica": 1, "data": 1, "fsdp": 4, "tensor": 2, "context": 1}
 
 
@@ -40,6 +41,7 @@ def test_a_gradient_is_scattered_as_its_parameter_lies():
     axes: list[Axes] = [(("fsdp",), ()), (("fsdp",), ())]
     found = walk(lambda x, y: x.T @ y, shape(32, 16), shape(32, 24), axes=axes, weights=[False] * 2, parameters=places)
     assert found.sent == {("reduce-scatter", "fsdp"): 16 * 24 * 4 * 3 / 4}
+    assert found.peak == 16 * 24 * 4  # before its sum a device has all of it; its part is the result
 
 
 def test_on_cpu_gradients_are_summed_together_in_copies():
@@ -64,6 +66,28 @@ def test_a_loop_works_as_often_as_it_turns_and_keeps_what_it_stacks():
     found = walk(function, shape(8, 8), shape(5, 8, 8), axes=nothing, weights=[False, True])
     assert found.flops == 5 * 2 * 8**3
     assert 5 * 256 <= found.peak <= 5 * 256 + 4 * 256
+
+
+@pytest.mark.parametrize(
+    ("size", "platform", "filled"), [(64, "tpu", 128), (128, "tpu", 128), (16, "tpu", 16), (64, "gpu", 64)]
+)
+def test_rows_of_a_tpu_are_filled_up(size, platform, filled):
+    def heads(x, w):
+        return jnp.sum(jnp.sort(jnp.einsum("bld,dhk->blhk", x, w)))
+
+    axes: list[Axes] = [((), (), ()), ((), (), ())]
+    arguments = shape(4, 8, 32), shape(32, 2, size)
+    found = walk(heads, *arguments, axes=axes, weights=[False, True], platform=platform)
+    assert max(size for size, _ in found.largest) == 4 * 8 * 2 * filled * 4
+
+
+def test_channels_of_a_convolution_are_not_filled_up():
+    def convolve(x, w):
+        return jnp.sum(jnp.sort(jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)))
+
+    axes: list[Axes] = [((),) * 4, ((),) * 4]
+    found = walk(convolve, shape(4, 8, 8, 3), shape(3, 3, 3, 64), axes=axes, weights=[False, True])
+    assert max(size for size, _ in found.largest) == 4 * 8 * 8 * 64 * 4
 
 
 def test_what_is_computed_element_by_element_is_in_no_memory():
