@@ -2,7 +2,7 @@
 
 python -m research.pretrain --config=configs/pretrain/image_simclr.py --workdir=runs/simclr --config.data.path=train.npz
 ResNet-18 with the CIFAR stem, 200 epochs of 50,000 images at batch 512: not yet run. Compiled for one TPU v5e chip a
-step takes 1.98 of 15.75 GiB and 19 ms at least (6 minutes in all); on two busy CPU cores it took 132 s. Where there are
+step takes 1.70 of 15.75 GiB and 19 ms at least (6 minutes in all); on two busy CPU cores it took 132 s. Where there are
 labels, neighbours and a linear probe are scored beside raw pixels and HOG; no step sees them. `:small` is a plain
 narrow one for two CPU cores. `:digits` needs no network: a small ResNet on embedded digits, two minutes of one core, to
 be frozen by configs/finetune/image_classification.py:digits (of test digits neighbours tell 93.8 %, a linear probe
