@@ -113,7 +113,8 @@ def test_the_step_equals_a_data_parallel_pmap(name):
 
 
 @pytest.mark.parametrize(
-    "model", ["modern", "gpt2", "llama", "bert", "lstm", pytest.param("gru", marks=pytest.mark.slow)]
+    "model",
+    ["modern", "bert", "lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2", "llama", "gru"))],
 )
 def test_packed_rows_equal_their_documents_alone(model):
     objective = small_objective("causal_lm", model=model)
@@ -132,7 +133,7 @@ def test_packed_rows_encode_both_ways_as_their_documents_alone(model):
     assert difference(real[0], real[1]) < TOLERANCE
 
 
-@pytest.mark.parametrize("unit", ["tokens", "spans"])
+@pytest.mark.parametrize("unit", ["tokens", pytest.param("spans", marks=pytest.mark.slow)])
 def test_masked_positions_alone_equal_the_full_head(unit):
     both = [
         loss_and_gradient(small_objective("masked_lm", gather=gather, unit=unit), packed_batch())

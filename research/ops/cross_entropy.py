@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Bool, Float, Int
 
+from research.ops.pick import pick
 from research.ops.placed import by_rows, cut_rows
 from research.ops.product import sum_of_outer_products
 
@@ -80,7 +81,7 @@ def _losses(options: _Options, logits: Array, targets: Array, where: Array) -> t
     ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
     valid = _valid(options, ids)
     log_partition = jax.nn.logsumexp(logits, axis=-1, where=valid)
-    target_logit = jax.lax.platform_dependent(logits, targets, cpu=_gathered_target, default=_compared_target)
+    target_logit = pick(logits, targets)
     losses = log_partition - target_logit
     if options.label_smoothing:
         mean_logit = jnp.sum(jnp.where(valid, logits, 0.0), axis=-1) / options.num_valid
@@ -93,17 +94,6 @@ def _losses(options: _Options, logits: Array, targets: Array, where: Array) -> t
     beaten_by = jnp.where(ids < targets[..., None], logits >= target_logit[..., None], logits > target_logit[..., None])
     correct = where & in_range & ~jnp.any(valid & beaten_by, axis=-1)
     return losses, log_partition, correct
-
-
-def _gathered_target(logits: Array, targets: Array) -> Array:
-    return jnp.take_along_axis(logits, targets[..., None], axis=-1, mode="clip")[..., 0]
-
-
-def _compared_target(logits: Array, targets: Array) -> Array:
-    """By comparison with every id, in the pass that sums the exponentials: an accelerator gathers numbers one by one,
-    and a sharded vocabulary would be brought together."""
-    ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
-    return jnp.sum(jnp.where(ids == targets[..., None], logits, 0.0), axis=-1)
 
 
 def _valid(options: _Options, ids: Array) -> Array:

@@ -27,6 +27,7 @@ def ink(image: np.ndarray) -> tuple[int, int, int, int]:
     return rows.min(), rows.max(), columns.min(), columns.max()
 
 
+@pytest.mark.slow
 def test_the_glyphs_are_many_and_in_many_faces():
     counts = embedded_images.describe("glyphs")
     assert sum(counts[f"{split}/images"] for split in embedded_images.splits("glyphs")) > 40_000
