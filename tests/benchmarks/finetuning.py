@@ -85,16 +85,6 @@ RUNS: dict[str, tuple[str, Keys]] = {
             "optimizer.peak_rate": 4e-3,
         },
     ),
-    # Or with the task's own texts alone.
-    "adapted_ag_news": (
-        "pretrain/text_mlm.py:continue",
-        {
-            "init_from": "runs/general",
-            "data.path": f"{DATA}/ag_news_10k/train.jsonl.zst",
-            "num_steps": 1500,
-            "optimizer.peak_rate": 4e-3,
-        },
-    ),
     # The LSTM has seen the training texts of AG News, newsgroups and docs, as the first transformer (ag_news.json) had.
     "lstm": (
         "pretrain/text_mlm.py:lstm",
@@ -117,7 +107,7 @@ RUNS: dict[str, tuple[str, Keys]] = {
     "table_clinc150": ("finetune/text_classification.py", CLINC | BUDGETS),
     "table_ud_ewt": ("finetune/tagging.py", UD_EWT | BUDGETS),
     "table_wnut17": ("finetune/tagging.py", WNUT | BUDGETS | {"evidence.metric": "test/f1"}),
-    "table_ag_news": ("finetune/text_classification.py", AG_NEWS | BUDGETS | {"init_from": "runs/adapted_ag_news"}),
+    "table_ag_news": ("finetune/text_classification.py", AG_NEWS | BUDGETS),
     "ag_news_lstm": ("finetune/text_classification.py", AG_NEWS | {"init_from": "runs/lstm"}),
     "lora_trec": ("finetune/text_classification.py", TREC | LORA_RECIPE | LORA | {"seeds": 3}),
     "lora_sst2": (
