@@ -40,10 +40,14 @@ def figures(workdir: Path) -> dict[str, Any]:
 
 
 def origin(packages: Sequence[str] = ("jax", "jaxlib")) -> dict[str, Any]:
-    """Commit, date, machine and versions of what is measured now."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
+    """Commit, date, machine and versions of what is measured now; needs no package but those."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
     return {
-        "commit": commit.stdout.strip(),
+        "commit": git("rev-parse", "HEAD")
+        + (" with changes" if git("status", "--porcelain", "-uno", "--", "research", "configs") else ""),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
         "versions": {name: importlib.metadata.version(name) for name in packages},
