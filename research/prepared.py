@@ -51,7 +51,8 @@ def prepare(page: Page, objective: Objective, rows: Mapping[str, Any], layout: L
     }
     placed = batch_shardings(shapes, AXES, layout)
     batch = {key: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=placed[key]) for key, shape in shapes.items()}
-    optimizer: Optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", num_steps=page.num_steps)
+    offers = {"num_steps": page.num_steps, "matmul_dtype": page.matmul_dtype}
+    optimizer: Optimizer = build(page.optimizer, OPTIMIZERS, kind="optimizer", **offers)
     params = unboxed(abstract_params(objective, shapes))
     transform = optimizer.transform(params, tuned_multipliers(page, params))
     abstract = abstract_state(objective, transform, shapes, layout, ema=page.ema_decay > 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -164,13 +164,17 @@ def muon(
     beta1: float = 0.9,
     beta2: float = 0.95,
     epsilon: float = 1e-8,
+    matmul_dtype: Literal["", "bfloat16"] = "",
 ) -> Optimizer:
     """Muon (Jordan et al. 2024) for the kernels under "layers"; AdamW with the peak `adam_rate` for all else.
 
-    `rms` is the size of an update before the rate (see `scale_by_muon`). Both rates follow the one schedule.
+    `rms` is the size of an update before the rate (see `scale_by_muon`). Both rates follow the one schedule. The page's
+    `matmul_dtype` is that of the orthogonalisation's products too.
     """
     rate = _rate(peak_rate, num_steps, schedule)
-    orthogonal = transforms.scale_by_muon(momentum=momentum, nesterov=nesterov, num_iterations=num_iterations, rms=rms)
+    orthogonal = transforms.scale_by_muon(
+        momentum=momentum, nesterov=nesterov, num_iterations=num_iterations, rms=rms, matmul_dtype=matmul_dtype
+    )
     adam_scaled = optax.scale_by_adam(beta1, beta2, epsilon)
     rules: dict[Any, optax.GradientTransformation] = {
         "muon": _decayed(orthogonal, rate, weight_decay, decay_embeddings),

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-# Quintic coefficients of Jordan et al. 2024 (Muon): five steps bring singular values to about 0.7 … 1.2.
-_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+from research.ops.orthogonalise import orthogonalise
 
 
 def names(path: Any) -> tuple[str, ...]:
@@ -29,11 +28,13 @@ class MuonState(NamedTuple):
     momentum: Any
 
 
-def scale_by_muon(*, momentum: float, nesterov: bool, num_iterations: int, rms: float) -> optax.GradientTransformation:
+def scale_by_muon(
+    *, momentum: float, nesterov: bool, num_iterations: int, rms: float, matmul_dtype: str = ""
+) -> optax.GradientTransformation:
     """Momentum, orthogonalised per layer (Jordan et al. 2024), scaled so that each update has the given RMS.
 
     The scale is rms · sqrt(max(inputs, outputs)) (Liu et al. 2025, section 2.2): at 0.2 it matches AdamW's, so that
-    rates and weight decay carry over. Every leaf must be a stacked kernel.
+    rates and weight decay carry over. Every leaf must be a stacked kernel. `matmul_dtype` is that of `orthogonalise`.
     """
 
     def init(params: Any) -> MuonState:
@@ -49,7 +50,8 @@ def scale_by_muon(*, momentum: float, nesterov: bool, num_iterations: int, rms: 
         def step(path: Any, leaf: Array) -> Array:
             matrices = leaf.reshape(matrix_shape(path, leaf.shape))
             scale = rms * math.sqrt(max(matrices.shape[1:]))
-            return (scale * orthogonalise(matrices, num_iterations=num_iterations)).reshape(leaf.shape)
+            updates = orthogonalise(matrices, num_iterations=num_iterations, matmul_dtype=matmul_dtype)
+            return (scale * updates).reshape(leaf.shape)
 
         return jax.tree_util.tree_map_with_path(step, looked_at), MuonState(averages)
 
@@ -60,22 +62,6 @@ def matrix_shape(path: Any, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """[layers, inputs, outputs] of a stacked kernel: "out" contracts all axes but the last, others the first."""
     num_inputs = len(shape) - 2 if "out" in names(path)[-2:-1] else 1
     return shape[0], math.prod(shape[1 : 1 + num_inputs]), math.prod(shape[1 + num_inputs :])
-
-
-def orthogonalise(matrices: Float[Array, "layers M N"], *, num_iterations: int) -> Float[Array, "layers M N"]:
-    """U Vᵀ of each matrix U S Vᵀ, nearly, by Newton-Schulz iterations: X ← aX + (b XXᵀ + c (XXᵀ)²) X."""
-    a, b, c = _NEWTON_SCHULZ
-    tall = matrices.shape[1] > matrices.shape[2]
-    norms = jnp.sqrt(jnp.sum(jnp.square(matrices), axis=(1, 2), keepdims=True))
-    matrices = matrices / (norms + 1e-7)
-    for _ in range(num_iterations):
-        # The Gram matrix of the shorter side; tall matrices are not transposed, which would copy them.
-        gram = (
-            jnp.einsum("lmn,lmk->lnk", matrices, matrices) if tall else jnp.einsum("lmn,lkn->lmk", matrices, matrices)
-        )
-        polynomial = b * gram + c * (gram @ gram)
-        matrices = a * matrices + (matrices @ polynomial if tall else polynomial @ matrices)
-    return matrices
 
 
 def scale_by_trust_ratio() -> optax.GradientTransformation:

@@ -50,7 +50,8 @@ def make_step(matmul_dtype: str) -> tuple[Any, Any, Any]:
     }
     variables = nn.meta.unbox(objective.init(jax.random.key(0), batch))
     schedule = dict(name="linear", warmup_steps=10)
-    transform = muon(peak_rate=6e-3, num_steps=1000, schedule=schedule).transform(variables["params"])
+    optimizer = muon(peak_rate=6e-3, num_steps=1000, schedule=schedule, matmul_dtype=matmul_dtype)
+    transform = optimizer.transform(variables["params"])
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,
