@@ -76,12 +76,13 @@ def write_published(folder: Path, trained: Trained) -> str:
         )
     if not hasattr(config, "norm_position"):
         raise ValueError(f"no published family has a {name} model; bert, roberta, gpt2 and llama are written")
+    of_vectors = trained.about["head"]["name"] == "embedding"  # of pairs or SimCSE: a sentence encoder
     return write_folder(
         folder,
         model=config,
         name=name,
         head=trained.about["head"],
-        task=trained.about["objective"].get("name", "features"),
+        task="features" if of_vectors else trained.about["objective"].get("name", "features"),
         params=jax.tree.map(np.asarray, trained.params),
         tokenizer=trained.about["tokenizer"],
         ids=ids,

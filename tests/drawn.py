@@ -68,7 +68,7 @@ def draw(name: str, task: str, head: dict[str, Any], *, targets: Mapping[str, fl
     )
     objective = assemble(about, {}, 0).objective
     assert objective is not None
-    ones = jnp.ones((1, LENGTH), jnp.int32)
+    ones = jnp.ones((2, LENGTH), jnp.int32)  # some objectives compare rows
     batch = dict(tokens=ones, segment_ids=ones, positions=ones, label=ones[:, 0])
     shapes = nn.meta.unbox(jax.eval_shape(lambda: objective.init(jax.random.key(0), batch)["params"]))
     rng = np.random.default_rng(4)

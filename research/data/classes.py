@@ -31,9 +31,12 @@ def class_of(label: Any, field: str, where: str) -> Label:
 
 
 def find_classes(found: Mapping[str, LabelledPart]) -> list[Label]:
-    """The sorted labels of training, once every split is known to hold no other."""
+    """The sorted labels of training, once every split is known to hold no other; whole numbers by size, as text too
+    (2 before 10, as a CSV file has them)."""
     train = found["train"]
     classes = sorted(set(train.labels))
+    if all(str(label).isdecimal() for label in classes):
+        classes.sort(key=int)
     if len(classes) < 2:
         raise ValueError(f"{train.where}: every training label is {classes[0]!r}; there is nothing to tell apart")
     for name, part in found.items():

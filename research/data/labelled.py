@@ -26,7 +26,7 @@ from research.data.splits import (
     repeats,
 )
 from research.data.text import TokenizerBlock, train_tokenizer
-from research.data.tokenizers import facts
+from research.data.tokenizers import facts, separator_ids
 
 _CHUNK = 1024  # texts encoded at a time
 
@@ -260,19 +260,22 @@ def encode_rows(
 
     Token ids int32 [N L] with 0 behind each row's end; the number of tokens of each row [N]; where the second text of
     a pair begins [N], the row's end for one text; the number of rows that were cut. A special token written in a text
-    is that token: `<mask>` hides a word. <bos> and <eos> are left out where a given tokenizer lacks them.
+    is that token: `<mask>` hides a word. <bos> and <eos> are left out where a given tokenizer lacks them; between the
+    texts of a pair stands what `separator_ids` says.
     """
     known = facts(tokenizer)
     bos, eos = ([known[name]] if known[name] >= 0 else [] for name in ("bos_id", "eos_id"))
+    between = separator_ids(tokenizer) if len(texts[0]) > 1 else []
     tokens = np.zeros((len(texts), length), np.int32)
     lengths, borders = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
     num_cut = 0
     for row, pieces in enumerate(token_ids(texts, tokenizer)):
-        room = length - len(bos) - len(eos) * len(pieces)
-        first, *others = ([*piece, *eos] for piece in _shorten(pieces, room))
-        ids = bos + first + [token for piece in others for token in piece]
+        room = length - len(bos) - len(between) - len(eos)
+        first, *others = _shorten(pieces, room)
+        begin = bos + first + between
+        ids = begin + [token for piece in others for token in piece] + eos
         tokens[row, : len(ids)] = ids
-        lengths[row], borders[row] = len(ids), len(bos + first)
+        lengths[row], borders[row] = len(ids), len(begin) if others else len(ids)
         num_cut += sum(map(len, pieces)) > room
     return tokens, lengths, borders, num_cut
 

@@ -193,13 +193,9 @@ class File:
 
     def train(self, texts: Iterable[str]) -> Tokenizer:
         try:
-            tokenizer = from_json(self._contents())
+            return from_json(self._contents())
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
-        # Files of sentence encoders cut and pad, which would lose the rest of every document.
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
 
     def key(self) -> str:
         return "file " + hashlib.sha256(self._contents().encode()).hexdigest()
@@ -221,7 +217,8 @@ TOKENIZERS = {"byte": Byte, "character": Character, "bpe": BytePair, "wordpiece"
 
 
 def from_json(contents: str) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json`.
+    """The tokenizer of a `tokenizer.json`, which neither cuts nor pads: files of sentence encoders say so, and that
+    would lose the rest of every document, and let padding be read as text.
 
     Raises:
       ValueError: the contents are not such a file.
@@ -234,9 +231,12 @@ def from_json(contents: str) -> Tokenizer:
     if not isinstance(parsed, dict) or "model" not in parsed:
         raise ValueError(f"JSON without a tokenizer model; {wanted}")
     try:
-        return Tokenizer.from_str(contents)
+        tokenizer = Tokenizer.from_str(contents)
     except Exception as error:  # the library raises nothing more particular
         raise ValueError(f"not a tokenizer ({error}); {wanted}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def facts(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -264,6 +264,19 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     for name, spellings in _NAMES.items():
         ids[name] = next((vocabulary[spelling] for spelling in spellings if spelling in vocabulary), -1)
     return ids
+
+
+def separator_ids(tokenizer: Tokenizer) -> list[int]:
+    """What stands between the two texts of a pair: <eos>, as often as a given file's post-processor writes it (RoBERTa
+    was trained with two); nothing where the tokenizer has none."""
+    eos = special_ids(tokenizer)["eos_id"]
+    if eos < 0:
+        return []
+    text = tokenizer.id_to_token(eos)  # any text that is sure to give a token
+    encoding = tokenizer.encode(text, text)
+    places = [index for index, of_text in enumerate(encoding.sequence_ids) if of_text is not None]
+    found = [encoding.ids[index] for index in range(places[0], places[-1]) if index not in places]
+    return found if set(found) == {eos} else [eos]
 
 
 def literal(tokenizer: Tokenizer) -> Tokenizer:

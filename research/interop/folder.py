@@ -73,6 +73,8 @@ def read_folder(folder: Path) -> Published:
         raise ValueError(f"{folder}: its head cannot be had here ({misfit})")
 
     tensors = _renamed(read_tensors(folder), family)
+    if task == "features" and head.get("pooler") and not any(name.endswith("pooler.dense.weight") for name in tensors):
+        head |= dict(pooler=False)  # saved without one
     beside_head = any(name.startswith(family.prefix) for name in tensors)
     rules = rules_of(family, task, model, head, settings, beside_head=beside_head)
     used, unused = leave_unused(tensors, rules, family, depth=model.depth)

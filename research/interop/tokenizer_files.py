@@ -31,10 +31,17 @@ def write_tokenizer(
     several_types: bool = False,
 ) -> None:
     """tokenizer.json, with the special tokens around a text that the model was trained with (the last where `end`), and
-    what transformers wants to know beside it: at most `length` tokens, and whether they have types."""
+    what transformers wants to know beside it: at most `length` tokens, and whether they have types.
+
+    A given file's own post-processor stays, unless rows are to `end` in <eos> and it writes none (GPT-2's, Llama's).
+    """
     found = json.loads(contents)
-    if found.get("post_processor") is None:
-        found["post_processor"] = _template(tokens, ids, end=end)
+    template, own = _template(tokens, ids, end=end), found.get("post_processor")
+    if own is None:
+        found["post_processor"] = template
+    elif end and template is not None and not _ends(contents, ids):
+        kept = [own] if own["type"] == "ByteLevel" else []  # it sees to offsets
+        found["post_processor"] = {"type": "Sequence", "processors": [*kept, template]}
     write_json(folder / "tokenizer.json", found)
     kept = {name: token for name, token in tokens.items() if name != "bos_token" or "cls_token" not in tokens}
     write_json(
@@ -47,6 +54,13 @@ def write_tokenizer(
             **kept,
         },
     )
+
+
+def _ends(contents: str, ids: Mapping[str, int]) -> bool:
+    """Whether a tokenizer's own post-processor puts <eos> behind a text; there is none to be put where it has none."""
+    from tokenizers import Tokenizer
+
+    return ids.get("eos_token_id") in (None, *Tokenizer.from_str(contents).encode("").ids[-1:])
 
 
 def _template(tokens: Mapping[str, str], ids: Mapping[str, int], *, end: bool) -> dict[str, Any] | None:

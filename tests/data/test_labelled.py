@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from research.build import build
 from research.data import DATA
@@ -183,3 +183,27 @@ def test_bad_input_is_refused_with_what_to_do(tmp_path, monkeypatch, arguments, 
         write(tmp_path / f"{name}.jsonl", [{"text": "x", "label": label} for label in labels])
     with pytest.raises(ValueError, match=message):
         load(**({"path": "a.jsonl"} | arguments))
+
+
+def test_numbers_are_classes_in_their_order_as_text_too(tmp_path):
+    rows = "".join(f"text {n},{n % 12}\n" for n in range(60))
+    (tmp_path / "a.csv").write_text("text,label\n" + rows)
+    names = load(str(tmp_path / "a.csv")).spec.label_names
+    assert names == tuple(str(n) for n in range(12))
+
+
+def test_pairs_are_parted_as_a_given_file_parts_them():
+    """RoBERTa's file writes two </s> between, BERT's one [SEP]; rows are what the file itself would encode."""
+    for begin, end, processor in (("<s>", "</s>", processors.RobertaProcessing), ("[CLS]", "[SEP]", None)):
+        made = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2, begin: 3, end: 4, "<unk>": 5}, unk_token="<unk>"))
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+        made.add_special_tokens([begin, end])
+        made.post_processor = (processor or processors.BertProcessing)((end, 4), (begin, 3))
+        tokens, lengths, borders, num_cut = encode_rows([("a b", "c"), ("c", "a b c")], made, length=9)
+        for row, pair in enumerate((("a b", "c"), ("c", "a b c"))):
+            wanted = made.encode(*pair)
+            assert tokens[row, : lengths[row]].tolist() == wanted.ids and num_cut == 0
+            assert borders[row] == wanted.sequence_ids.index(1)
+        assert encode_rows([("a b",)], made, length=9)[0][0].tolist() == [3, 0, 1, 4, 0, 0, 0, 0, 0]
+        tokens, lengths, *_, num_cut = encode_rows([("a b", "a b c")], made, length=7)
+        assert lengths[0] == 7 and num_cut == 1 and tokens[0, -1] == 4

@@ -218,3 +218,15 @@ def test_wordpiece_normalises_as_bert_but_for_accents():
     given = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
     text = "A\u00a0b\x00 中文 é"
     assert trained("wordpiece").normalizer.normalize_str(text) == given.normalize_str(text)
+
+
+def test_a_file_that_cuts_and_pads_does_neither_here():
+    """As the files of sentence encoders do: padding would be pooled as text, and long texts lose their ends."""
+    tokenizer = Tokenizer.from_str(trained("wordpiece").to_str())
+    plain = from_json(tokenizer.to_str())
+    tokenizer.enable_truncation(7)
+    tokenizer.enable_padding(length=7, pad_id=0, pad_token="<pad>")
+    assert {len(each.ids) for each in tokenizer.encode_batch(["cat", ENGLISH])} == {7}
+    read = from_json(tokenizer.to_str())
+    for text in ("cat", ENGLISH):
+        assert read.encode(text).ids == plain.encode(text).ids

@@ -6,12 +6,15 @@ import random
 import jax
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, processors
 
 from research.conversion import convert, write_published
+from research.data.labelled import encode_rows
 from research.evaluator import evaluate_trained
 from research.interop import read_folder
 from research.predict import main as predict
-from research.trained import open_trained
+from research.predict import make_predict
+from research.trained import assemble, open_trained
 from research.training_door import run_training
 from tests.drawn import FAMILIES, LENGTH, draw
 from tests.pages import ROOT
@@ -81,10 +84,14 @@ def test_a_classifier_of_pairs_is_published_with_its_labels(folder, corpus, tmp_
     assert settings["architectures"] == ["BertForSequenceClassification"]
     assert settings["id2label"] == {"0": "no", "1": "yes"}
     capsys.readouterr()
-    for place in (tmp_path / "run", tmp_path / "out"):
-        predict([f"--workdir={place}", "w5 w6 w7"] if place.name == "out" else [f"--workdir={place}", "w5 w6\tw7"])
-        answer = json.loads(capsys.readouterr().out)
-        assert set(answer["probabilities"]) == {"no", "yes"}
+    answers = []
+    for flags in ([f"--workdir={tmp_path / 'run'}"], [f"--workdir={tmp_path / 'out'}", "--pair_field=pair"]):
+        predict([*flags, "w5 w6\tw7"])
+        answers.append(json.loads(capsys.readouterr().out)["probabilities"])
+    assert set(answers[0]) == {"no", "yes"}
+    assert answers[1] == pytest.approx(answers[0], abs=1e-7)  # a head that has hardly learnt tells little apart
+    predict([f"--workdir={tmp_path / 'out'}", "w5 w6\tw7"])  # published weights do not say what they read
+    assert json.loads(capsys.readouterr().out)["probabilities"] != pytest.approx(answers[0], abs=1e-7)
 
 
 def test_pretraining_goes_on_with_the_published_head(folder, corpus, tmp_path):
@@ -111,3 +118,43 @@ def test_predict_fills_masks_with_published_weights(folder, capsys):
     predict([f"--workdir={folder}", "w5 <mask> w7"])
     answer = json.loads(capsys.readouterr().out)
     assert len(answer["masks"]) == 1 and sum(guess["probability"] for guess in answer["masks"][0]) <= 1.0
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return draw("bert", "simcse", dict(name="embedding", pooling="mean", normalize=True), dropout=0.1)
+
+
+def test_a_sentence_encoder_is_published_and_gives_the_same_vectors(encoder, tmp_path):
+    write_published(tmp_path / "out", encoder)
+    modules = json.loads((tmp_path / "out" / "modules.json").read_text())
+    assert [each["type"].split(".")[-1] for each in modules] == ["Transformer", "Pooling", "Normalize"]
+    texts = [("w5 w6 w7",), ("w9",)]
+    first, second = (
+        [each["embedding"] for each in make_predict(trained, "embed", {}, 2)(texts, 0)]
+        for trained in (encoder, open_trained(tmp_path / "out"))
+    )
+    np.testing.assert_allclose(second, first, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1.0, atol=1e-5)
+
+
+def test_a_model_saved_without_its_pooler_gives_vectors(encoder, tmp_path):
+    write_published(tmp_path / "out", encoder)
+    (tmp_path / "out" / "modules.json").unlink()  # transformers writes none
+    found = open_trained(tmp_path / "out")
+    assert not found.about["head"]["pooler"] and found.about["head"]["pooling"] == "first"
+
+
+@pytest.mark.parametrize(("task", "ends"), [("classification", True), ("causal_lm", False)])
+def test_a_published_tokenizer_frames_texts_as_training_did(tmp_path, task, ends):
+    """GPT-2's own file puts nothing around a text; a classifier finetuned here has read <bos> text <eos>."""
+    head = dict(name="classification", pooling="last", bias=False) if ends else dict(name="language")
+    model = draw("gpt2", task, head)
+    given = Tokenizer.from_str(model.about["tokenizer"])
+    given.post_processor = processors.ByteLevel(trim_offsets=False)
+    about = {**model.about, "tokenizer": given.to_str()}
+    write_published(tmp_path / "out", assemble(about, model.params, 0))
+    written = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    tokens, lengths, *_ = encode_rows([("w5 w6",)], written, length=LENGTH)
+    row = tokens[0, : lengths[0]].tolist()
+    assert written.encode("w5 w6").ids == (row if ends else row[1:-1])
