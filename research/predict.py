@@ -79,7 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     data = trained.about["data"]
     own = data.get("prompt_field", "prompt") if data.get("name") == "prompt_answer" else data.get("text_field", "text")
     fields = (flags.text_field or own,)
-    if task in ("classify", "regress") and data.get("pair_field"):
+    if task in ("classify", "regress") and (flags.pair_field or data.get("pair_field")):
+        if "path" in data and not data.get("pair_field"):  # published weights do not say whether they read pairs
+            raise ValueError(f"--pair_field={flags.pair_field}: this run was trained on one text a row; leave it out")
         fields += (flags.pair_field or data["pair_field"],)
     if task == "answer":
         names = data.get("question_field", "question"), data.get("context_field", "context")

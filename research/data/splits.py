@@ -150,9 +150,10 @@ def divide(
         train_at, test_at = deal(strata, folds, fold, seed, train.where)
         parts["train"] = train.take(train_at, f"without fold {fold} of {folds} by {seed}")
         parts["test"] = train.take(test_at, f"fold {fold} of {folds} by {seed}")
+        strata = [strata[index] for index in train_at]
     if "val" not in parts:
         train = parts["train"]
-        train_at, valid_at = random_cut(len(train), valid_fraction, seed, train.where)
+        train_at, valid_at = random_cut(len(train), valid_fraction, seed, train.where, strata=strata)
         parts["train"] = train.take(train_at, f"train of {valid_fraction} by {seed}")
         parts["val"] = train.take(valid_at, f"val of {valid_fraction} by {seed}")
     return {name: parts[name] for name in ("train", "val", "test", "shift") if name in parts}
@@ -163,7 +164,7 @@ def deal(strata: Sequence[Any], folds: int, fold: int, seed: int, where: str) ->
 
     The records of each value of `strata` (one a record) are shuffled and dealt out one by one, each value going on
     where the one before stopped: folds, and their shares of each value, differ by one record at most, and fold 0 is the
-    largest.
+    largest. The only record of its value is in no fold: without it there would be nothing to learn the value from.
 
     Raises:
       ValueError: fewer than 2 folds, fewer records than folds, or no such fold.
@@ -174,25 +175,36 @@ def deal(strata: Sequence[Any], folds: int, fold: int, seed: int, where: str) ->
         raise ValueError(f"fold={fold}: folds={folds} are counted from 0 to {folds - 1}")
     rng = np.random.default_rng(seed)
     names = np.array([str(value) for value in strata])
-    order = np.concatenate([rng.permutation(np.flatnonzero(names == name)) for name in np.unique(names)])
+    groups = [rng.permutation(np.flatnonzero(names == name)) for name in np.unique(names)]
+    shared = [group for group in groups if len(group) > 1]
+    if not shared:
+        raise ValueError(f"folds={folds}: each label of {where} is that of one record; give several records of each")
+    order = np.concatenate(shared)
     chosen = np.zeros(len(strata), bool)
     chosen[order[fold::folds]] = True
     return np.flatnonzero(~chosen).tolist(), np.flatnonzero(chosen).tolist()
 
 
 def random_cut(
-    size: int, fraction: float, seed: int, where: str, *, unit: str = "records"
+    size: int, fraction: float, seed: int, where: str, *, unit: str = "records", strata: Sequence[Any] = ()
 ) -> tuple[list[int], list[int]]:
-    """The records of training and of validation, a seeded random choice; both in the order of the file."""
+    """The records of training and of validation, a seeded random choice; both in the order of the file.
+
+    Of each value of `strata` (one a record) the first record stays in training where the choice would leave none.
+    """
     check_fraction(fraction)
-    num_valid = round(size * fraction)
-    if not 0 < num_valid < size:
+    valid = np.zeros(size, bool)
+    valid[np.random.default_rng(seed).permutation(size)[: round(size * fraction)]] = True
+    trained = {strata[index] for index in np.flatnonzero(~valid)} if strata else set()
+    for index in np.flatnonzero(valid) if strata else ():
+        if strata[index] not in trained:
+            valid[index] = False
+            trained.add(strata[index])
+    if not valid.any() or valid.all():
         raise ValueError(
             f"valid_fraction={fraction} of the {size} {unit} of {where} leaves one side without rows; give "
             f"more {unit}, another fraction, or valid_path"
         )
-    valid = np.zeros(size, bool)
-    valid[np.random.default_rng(seed).permutation(size)[:num_valid]] = True
     return np.flatnonzero(~valid).tolist(), np.flatnonzero(valid).tolist()
 
 

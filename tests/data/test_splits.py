@@ -8,7 +8,7 @@ import pytest
 from research.batch import Dataset
 from research.build import build
 from research.data import DATA
-from research.data.splits import deal
+from research.data.splits import deal, random_cut
 
 KINDS = ("text_classification", "tagging")
 
@@ -31,6 +31,23 @@ def write(path, rows=range(43), **changes):
 def load(name, path, **arguments) -> Dataset:
     block = {"name": name, "path": path, "length": 23, "tokenizer": {"name": "byte"}, "valid_fraction": 0.2}
     return build(block | arguments, DATA, kind="data")
+
+
+def test_the_only_record_of_a_class_is_trained_on():
+    """In a test fold or among the validation rows it would be a label that training never sees."""
+    strata = ["a", "b"] * 20 + ["rare", "rarer"]
+    for fold in range(4):
+        train, test = deal(strata, 4, fold, 0, "a.jsonl")
+        assert {40, 41} <= set(train) and sorted(train + test) == list(range(42))
+    for seed in range(30):
+        train, valid = random_cut(42, 0.3, seed, "a.jsonl", strata=strata)
+        assert {40, 41} <= set(train) and sorted(train + valid) == list(range(42))
+        plain = random_cut(42, 0.3, seed, "a.jsonl")[1]
+        assert valid == [index for index in plain if index < 40]  # else the choice is the same
+    with pytest.raises(ValueError, match="each label of a.jsonl is that of one record"):
+        deal(["a", "b", "c"], 2, 0, 0, "a.jsonl")
+    with pytest.raises(ValueError, match="leaves one side without rows"):
+        random_cut(4, 0.5, 0, "a.jsonl", strata=["a", "b", "c", "d"])
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5, 43])
