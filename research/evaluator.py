@@ -80,6 +80,30 @@ class Evaluator:
         result |= scores.shift(found)
         return result | (self._robustness(variables, floors=floors) if evaluating.robustness else {})
 
+    def while_training(self, variables: Variables, *, ranked_by: str) -> dict[str, Any]:
+        """Means over the validation split and what is watched (see `watch`); the figures of its outputs too, where
+        checkpoints are ranked by one of those.
+        """
+        found: dict[str, Any] = self.scores(variables, "val") | self.watch(variables)
+        if ranked_by in ("", *found):
+            return found
+        outputs = self.outputs(variables, self._dataset.splits["val"].examples)
+        tuned = scores.tuned(outputs, self._dataset, objective=self._name) | self._of_train(variables)
+        scored = scores.score({**outputs, **tuned}, self._dataset, "val", objective=self._name)
+        of_outputs = {} if scored is None else scores.of_scored(scored, self._dataset, "val")
+        return {key: value for key, value in of_outputs.items() if isinstance(value, float)} | found
+
+    def check_ranking(self, variables: Variables, metric: str) -> None:
+        """Raises ValueError where no such figure of the validation split is measured while a model is trained."""
+        batch = next(self._batches(self._dataset.splits["val"].examples))
+        means = jax.eval_shape(self._eval_step, variables, batch)
+        if metric in ("", *(f"val/{name}" for name in means)):
+            return
+        found = self.while_training(variables, ranked_by=metric)
+        if metric not in found:
+            known = ", ".join(sorted(key for key in found if key.startswith("val/")))
+            raise ValueError(f"checkpoint.metric={metric!r} is not measured; use one of {known}")
+
     def watch(self, variables: Variables) -> dict[str, Any]:
         """Figures of vectors that are learnt without labels while they are: from a few thousand rows of the validation
         split (of the training split too, where neighbours are looked up there); none where the loss says it all.

@@ -14,10 +14,11 @@ from research.build import build
 from research.evaluation.evidence import compare, over_runs, table
 from research.evaluation.report import write_report
 from research.evaluation.scores import ROBUSTNESS
-from research.evaluation.tasks import TASKS
+from research.evaluation.tasks import measure
 from research.evaluator import check_evaluation
 from research.experiment import Experiment, complete, open_experiment
 from research.forgetting import open_forgetting
+from research.metrics import more_is_better
 from research.run import train
 from research.settings import Evaluating, Evidence
 
@@ -42,7 +43,7 @@ def gather(
     full = open_experiment(_arm(page, settings, budget=0, index=0, weights="pretrained", num_rows=1), say=say)
     num_rows = len(full.dataset.splits["train"].hashes)  # one a label; a question has several rows
     split = "test" if "test" in full.dataset.splits else "val"
-    metric = settings.metric or f"{split}/{TASKS[page['objective']['name']].measure}"
+    metric = settings.metric or f"{split}/{measure(page['objective']['name'], full.dataset.spec.label_names)}"
     _check(settings, metric, full, num_rows)
     provenance.begin(workdir, page, command=command, dataset=full.dataset)
     budgets = []
@@ -86,8 +87,10 @@ def _check_folds(settings: Evidence, data: Mapping[str, Any]) -> None:
 
 def _check(settings: Evidence, metric: str, full: Experiment, num_rows: int) -> None:
     dataset, num_classes = full.dataset, full.dataset.spec.num_classes
+    # Of tags a choice of sentences need not have every one.
+    least = 1 if full.page.objective["name"] == "tagging" else num_classes
     for budget in settings.budgets:
-        if budget and not num_classes <= budget <= num_rows:
+        if budget and not least <= budget <= num_rows:
             raise ValueError(
                 f"evidence.budgets={settings.budgets}: {budget} labels cannot be had of {num_rows} training rows of "
                 f"{num_classes} classes; use numbers between the two, or 0 for all"
@@ -111,6 +114,8 @@ def _arm(
     arm["evaluation"] = dict(arm["evaluation"]) | {"floors": weights == "pretrained"}
     if weights == "scratch":
         arm["evaluation"] |= {"forgetting": 0}
+        # A random start has nothing worth keeping: frozen, or at small rates, it would be a twin that cannot learn.
+        arm["tuning"] = {key: value for key, value in dict(page["tuning"]).items() if key == "linear_probe"}
     if settings.folds:
         arm["data"] = dict(arm["data"]) | {"folds": settings.folds, "fold": index}
     if budget:
@@ -149,7 +154,8 @@ def _summary(
         for key in keys
     }
     seconds = {arm: sum(result["wall_seconds"] for result in results) for arm, results in found.items()}
-    compared = compare(scores["pretrained"], scores["scratch"], floors, test_share=test_share)
+    ascending = more_is_better(metric)
+    compared = compare(scores["pretrained"], scores["scratch"], floors, test_share=test_share, ascending=ascending)
     return compared | _beside(found, test_share) | {"labels": labels, "wall_seconds": seconds}
 
 

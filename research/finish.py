@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from research import provenance
 from research.evaluation import scores
 from research.evaluation.report import write_report
 from research.evaluator import draw_samples
-from research.settings import Evaluating
+from research.settings import Evaluating, Saving
 from research.training.checkpoint import Checkpoints
+from research.training.early_stop import StopEarly
+from research.training.hooks import Evaluate, Save
 from research.training.log import Log
 from research.training.restore import read_params, read_variables
 from research.training.state import TrainState, separate, to_evaluate
@@ -23,6 +26,18 @@ from research.training.step_folder import is_writer
 
 if TYPE_CHECKING:
     from research.run import Run
+
+
+def stop_early(
+    evaluating: Evaluating, saving: Saving, evaluate: Evaluate, save: Save, *, seen: Sequence[float], linear_probe: bool
+) -> StopEarly | None:
+    """The hook that ends a run which gets no better; None where the page does not want it."""
+    if not evaluating.patience or linear_probe:
+        return None
+    if not evaluating.every or not saving.keep_best:
+        raise ValueError("evaluation.patience needs evaluation.every and checkpoint.keep_best of 1 or more")
+    patience = evaluating.patience
+    return StopEarly(evaluate, save, metric=saving.metric, mode=saving.best, patience=patience, seen=seen)
 
 
 def best_state(run: Run, state: TrainState, checkpoints: Checkpoints, log: Log) -> TrainState:

@@ -1,4 +1,4 @@
-"""Exact means: totals and weights are added, and divided once."""
+"""Exact means: totals and weights are added, and divided once; and which way a figure is better."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import Any
 
 import numpy as np
 from flax import struct
+
+_LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "ece", "mse", "rmse", "mae", "mean_rank", "median_rank")
+_LESS_IS_BETTER += ("equal_error_rate", "alignment", "uniformity")
+
+
+def more_is_better(figure: str) -> bool:
+    """Whether a figure ("val/accuracy", "test/log_loss") is the better the larger it is."""
+    name = figure.split("/")[-1].removesuffix("_without_seen_rows")
+    return not any(name == less or name.endswith(f"_{less}") for less in _LESS_IS_BETTER)
 
 
 @struct.dataclass

@@ -14,7 +14,7 @@ from research.build import build
 from research.data.stream import TrainStream
 from research.evaluator import Evaluator, check_evaluation
 from research.experiment import Experiment
-from research.finish import best_state, finish
+from research.finish import best_state, finish, stop_early
 from research.forgetting import open_forgetting
 from research.prepared import check_batch, prepare
 from research.probing import check_probe, solve
@@ -23,7 +23,6 @@ from research.training.audit import Audit
 from research.training.checkpoint import Checkpoints
 from research.training.devices import peak_flops
 from research.training.diagnosis import first_bad_layer
-from research.training.early_stop import StopEarly
 from research.training.hooks import Evaluate, Save, StopAtBadStep
 from research.training.log import Log
 from research.training.loop import fit
@@ -56,6 +55,7 @@ class Run:
         self.optimizer, self._transform = prepared.optimizer, prepared.transform
         self.abstract, self.shardings = prepared.abstract, prepared.shardings
         self.train_step = prepared.train_step
+        self.saving: Saving = build(page.checkpoint, {"": Saving}, kind="checkpoint")
         settings: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
         self.forgetting = open_forgetting(experiment, settings.forgetting)
         self.evaluator = Evaluator(
@@ -100,7 +100,7 @@ class Run:
     def evaluate(self, state: TrainState, log: Log) -> dict[str, float]:
         """The validation split, while training; a collapse is said as soon as it is seen."""
         variables = to_evaluate(state)
-        found = self.evaluator.scores(variables, "val") | self.evaluator.watch(variables)
+        found = self.evaluator.while_training(variables, ranked_by=self.saving.metric)
         collapse = found.pop("collapse", "")
         if collapse:
             log.say(
@@ -137,13 +137,13 @@ class Run:
 def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], started: float) -> dict[str, Any]:
     """Runs an experiment in a workdir, or continues it there; returns what result.json holds."""
     page = experiment.page
-    saving: Saving = build(page.checkpoint, {"": Saving}, kind="checkpoint")
     settings: Logging = build(page.log, {"": Logging}, kind="log")
     evaluating: Evaluating = build(page.evaluation, {"": Evaluating}, kind="evaluation")
     check_evaluation(experiment, evaluating)
     run = Run(experiment)
+    saving = run.saving
     before = provenance.read_config(workdir)
-    kept = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric", "mode")}
+    kept = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric")} | {"mode": saving.best}
     with run.layout.active(), Checkpoints(workdir / "checkpoints", about=experiment.about, **kept) as checkpoints:
         state, host = run.start(workdir / "checkpoints", fall_back=saving.fall_back)
         if before is not None:
@@ -151,6 +151,8 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
             provenance.check_schedule(
                 experiment.as_read, before, rates=run.optimizer.schedule, rates_before=rates, step=int(state.step)
             )
+        if host is None:
+            run.evaluator.check_ranking(to_evaluate(state), saving.metric)
         provenance.begin(workdir, experiment.as_read, command=command, dataset=experiment.dataset)
         with _open_log(run, workdir, settings, started) as log:
             if host is not None:
@@ -162,7 +164,7 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
             evaluate = Evaluate(lambda state: run.evaluate(state, log), log, every=evaluating.every, **ends)
             save = Save(checkpoints, log, evaluate, health, every=saving.every, batch_size=page.batch_size, **ends)
             kept = {"seen": log.values(saving.metric), "linear_probe": run.tuning.linear_probe}
-            early = _stop_early(evaluating, saving, evaluate, save, **kept)
+            early = stop_early(evaluating, saving, evaluate, save, **kept)
             with save:
                 audit = Audit(workdir) if settings.audit else None
                 batches = log.watch(run.batches(start=int(state.step) * page.batch_size, audit=audit))
@@ -177,17 +179,6 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
             if early is not None:
                 state = best_state(run, state, checkpoints, log)
             return finish(run, state, workdir, log, evaluating, started)
-
-
-def _stop_early(
-    evaluating: Evaluating, saving: Saving, evaluate: Evaluate, save: Save, *, seen: Sequence[float], linear_probe: bool
-) -> StopEarly | None:
-    if not evaluating.patience or linear_probe:
-        return None
-    if not evaluating.every or not saving.keep_best:
-        raise ValueError("evaluation.patience needs evaluation.every and checkpoint.keep_best of 1 or more")
-    patience = evaluating.patience
-    return StopEarly(evaluate, save, metric=saving.metric, mode=saving.mode, patience=patience, seen=seen)
 
 
 def _open_log(run: Run, workdir: Path, settings: Logging, started: float) -> Log:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from research.metrics import more_is_better
+
 
 @dataclass(frozen=True)
 class Logging:
@@ -17,14 +19,22 @@ class Logging:
 
 @dataclass(frozen=True)
 class Saving:
-    """Checkpoints every `every` steps (0: one at the end); `metric` ranks the best ones that are kept."""
+    """Checkpoints every `every` steps (0: one at the end); `metric` ranks the best ones that are kept.
+
+    The metric is any figure of the validation split in result.json, such as val/loss or val/f1. `mode` is what is best,
+    its minimum or its maximum; left out it follows from the metric.
+    """
 
     every: int = 0
     keep_latest: int = 2
     keep_best: int = 1
     metric: str = "val/loss"
-    mode: Literal["min", "max"] = "min"
+    mode: Literal["", "min", "max"] = ""
     fall_back: bool = False  # go back to the previous complete checkpoint where the newest is damaged
+
+    @property
+    def best(self) -> Literal["min", "max"]:
+        return self.mode or ("max" if more_is_better(self.metric) else "min")
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,9 @@ class Evidence:
     """Whether pretraining helped: `seeds` runs of the pretrained start and of its twin, for each budget of labels.
 
     A budget of 0 is all labels; with a share s of them a run takes num_steps · sqrt(s) steps, at least `least_steps`.
-    `metric` is test/accuracy, or val/accuracy where there is no test split.
+    `metric` is the task's measure on the test split, or on the validation split where there is no test split: accuracy,
+    f1 (spans, answers, several tags), r2, recall_at_1. The twin from scratch trains all its parameters, at one rate:
+    `tuning` is about a pretrained start, and only its linear_probe is the twin's too.
 
     Without a test split, `folds` of the training records take turns as one, in place of the seeds: a pair of runs each.
     As folds share most of their training data, intervals are those of the corrected resampled t-test (Nadeau and Bengio

@@ -114,6 +114,13 @@ def test_an_interrupted_run_stops_where_the_whole_one_did(stopped, corpus, tmp_p
     assert losses(copy) == losses(workdir)
 
 
+@pytest.mark.parametrize("metric", ["val/beauty", "test/loss"])
+def test_a_metric_that_nothing_measures_is_refused_before_the_first_step(corpus, tmp_path, metric):
+    with pytest.raises(ValueError, match=f"checkpoint.metric='{metric}' is not measured; use one of val/accuracy, "):
+        train(corpus, tmp_path / "x", checkpoint__metric=metric)
+    assert not (tmp_path / "x" / "metrics.jsonl").exists()
+
+
 def test_patience_needs_evaluations(corpus, tmp_path):
     with pytest.raises(ValueError, match="evaluation.patience needs evaluation.every"):
         train(corpus, tmp_path / "x", evaluation__every=0)

@@ -47,6 +47,7 @@ def arguments(corpus, pretrained, workdir, **more):
         "evidence.seeds": 2,
         "evidence.budgets": "(12,)",
         "evidence.least_steps": 3,
+        "tuning.layer_decay": 0.5,
     }
     keys |= {key.replace("__", "."): value for key, value in more.items()}
     page = f"--config={ROOT / 'configs/finetune/text_classification.py'}:tiny"
@@ -73,6 +74,7 @@ def test_every_arm_runs_once_and_the_table_adds_up(corpus, pretrained, tmp_path,
     pages = [json.loads((workdir / "runs" / name / "config.json").read_text()) for name in runs]
     first, second, twin, _ = pages
     assert first["data"] == twin["data"] != second["data"]
+    assert first["tuning"] == {"layer_decay": 0.5} and twin["tuning"] == {}  # a random start has nothing to keep
     assert first["num_steps"] == 4 and first["optimizer"]["schedule"]["warmup_steps"] == 1
     counts = json.loads((workdir / "runs" / runs[0] / "run.json").read_text())["data"]["train"]
     assert counts["rows"] == sum(counts["labels"].values()) == 12

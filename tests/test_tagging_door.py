@@ -48,6 +48,9 @@ def tagger(corpus, tmp_path_factory):
         "log.tensorboard": "false",
         "mesh.devices": 1,
         "evaluation.robustness": "true",
+        "evaluation.every": 20,
+        "checkpoint.every": 20,
+        "checkpoint.metric": "val/f1",
     }
     arguments = [f"--config.{key}={value}" for key, value in keys.items()]
     page = f"--config={ROOT / 'configs/finetune/tagging.py'}:tiny"
@@ -64,6 +67,16 @@ def test_it_learns_and_stands_beside_its_floor(tagger):
     assert figures["drop"] == pytest.approx(result["test/accuracy"] - figures["accuracy"])
     assert figures["most_frequent_tag_accuracy"] == 1.0
     assert sum(part["values"] for part in result["test/slices"]["length"].values()) == 30 * 5  # words
+
+
+def test_checkpoints_can_be_ranked_by_the_f1_of_spans(tagger):
+    lines = [json.loads(line) for line in (tagger / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: line["val/f1"] for line in lines if "val/f1" in line}
+    assert list(found) == [20, 40]
+    assert found[40] == pytest.approx(json.loads((tagger / "result.json").read_text())["val/f1"], abs=1e-6)
+    for step, value in found.items():
+        kept = json.loads((tagger / "checkpoints" / str(step) / "host.json").read_text())["metrics"]
+        assert kept["val/f1"] == pytest.approx(value, abs=1e-6)
 
 
 def test_predict_gives_each_word_its_tag_and_the_spans(tagger, capsys):

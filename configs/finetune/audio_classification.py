@@ -38,6 +38,6 @@ def get_config(variant=""):
             batch_size=16 if tiny else 64,
             log=dict(every=10 if tiny else 50),
             evaluation=dict(every=10 if tiny else 100, batch_size=256),
-            checkpoint=dict(metric="val/accuracy", mode="max"),
+            checkpoint=dict(metric="val/accuracy"),
         )
     )

@@ -33,6 +33,6 @@ def get_config(variant=""):
             batch_size=8 if tiny else 32,
             log=dict(every=10 if tiny else 50),
             evaluation=dict(every=10 if tiny else 1000, batch_size=64),
-            checkpoint=dict(metric="val/accuracy", mode="max"),
+            checkpoint=dict(metric="val/accuracy"),
         )
     )

@@ -47,6 +47,6 @@ def get_config(variant=""):
             batch_size=16 if tiny else 64 if digits else 128,
             log=dict(every=10 if tiny else 50),
             evaluation=dict(every=10 if tiny else 100 if digits else 1000, batch_size=256),
-            checkpoint=dict(metric="val/accuracy", mode="max"),
+            checkpoint=dict(metric="val/accuracy"),
         )
     )

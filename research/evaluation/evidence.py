@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from research.metrics import more_is_better
+
 HEADS = ("labels", "pretrained", "from scratch", "paired difference", "floor", "wall")
 
 
@@ -34,10 +36,12 @@ def compare(
     floors: Mapping[str, Sequence[float]],
     *,
     test_share: float = 0.0,
+    ascending: bool = True,
 ) -> dict[str, Any]:
     """Means and 95 % intervals of both arms and of each floor, and of the paired differences pretrained - scratch.
 
-    `beats_scratch` says that the whole interval of the difference is above 0; `test_share` as for `interval`.
+    `beats_scratch` says that the whole interval of the difference is on the better side of 0: above it, where more is
+    better (`ascending`); `test_share` as for `interval`.
 
     Raises:
       ValueError: arms of different size, or of fewer than two runs.
@@ -53,7 +57,7 @@ def compare(
     return {
         **found,
         "paired_difference": paired,
-        "beats_scratch": paired["mean"] > paired["interval95"],
+        "beats_scratch": paired["mean"] * (1.0 if ascending else -1.0) > paired["interval95"],
         "floors": {name: over_runs(values, test_share=test_share) for name, values in floors.items() if values},
     }
 
@@ -70,33 +74,41 @@ def caption(found: Mapping[str, Any]) -> str:
         over, test = f"{found['folds']} folds", "95 % interval (corrected for folds: Nadeau and Bengio 2003)"
     else:
         over, test = f"{found['seeds']} seeds", "95 % interval"
-    return f"{found['metric']} in percent over {over}: mean ± {test}; * beyond the interval"
+    unit = " in percent" if _in_percent(found) else ""
+    return f"{found['metric']}{unit} over {over}: mean ± {test}; * beyond the interval"
 
 
 def table(found: Mapping[str, Any]) -> list[str]:
-    """The caption, the heads and a line a budget, aligned, in percent."""
-    budgets = found["budgets"]
-    rows = [list(HEADS), *(cells(budget) for budget in budgets)]
+    """The caption, the heads and a line a budget, aligned."""
+    rows = [list(HEADS), *cells(found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return [caption(found), *lines]
 
 
-def cells(budget: Mapping[str, Any]) -> list[str]:
-    """The cells of one budget's row, as text."""
-    floors = ", ".join(f"{name.replace('_', ' ')} {_percent(arm, bare=True)}" for name, arm in budget["floors"].items())
-    difference = _percent(budget["paired_difference"], sign="+")
-    seconds = sum(budget["wall_seconds"].values())
+def cells(found: Mapping[str, Any]) -> list[list[str]]:
+    """The cells of each budget's row, as text."""
+    scale, digits = (100.0, 1) if _in_percent(found) else (1.0, 3)
+
+    def number(arm: Mapping[str, Any], *, sign: str = "") -> str:
+        return f"{scale * arm['mean']:{sign}.{digits}f}"
+
+    def ranged(arm: Mapping[str, Any], *, sign: str = "") -> str:
+        return f"{number(arm, sign=sign)} ± {scale * arm['interval95']:.{digits}f}"
+
     return [
-        f"{budget['labels']:,}",
-        _percent(budget["pretrained"]),
-        _percent(budget["scratch"]),
-        difference + (" *" if budget["beats_scratch"] else ""),
-        floors or "-",
-        f"{seconds:.0f} s",
+        [
+            f"{budget['labels']:,}",
+            ranged(budget["pretrained"]),
+            ranged(budget["scratch"]),
+            ranged(budget["paired_difference"], sign="+") + (" *" if budget["beats_scratch"] else ""),
+            ", ".join(f"{name.replace('_', ' ')} {number(arm)}" for name, arm in budget["floors"].items()) or "-",
+            f"{sum(budget['wall_seconds'].values()):.0f} s",
+        ]
+        for budget in found["budgets"]
     ]
 
 
-def _percent(arm: Mapping[str, Any], *, sign: str = "", bare: bool = False) -> str:
-    mean = f"{100 * arm['mean']:{sign}.1f}"
-    return f"{mean} ± {100 * arm['interval95']:.1f}" if not bare else mean
+def _in_percent(found: Mapping[str, Any]) -> bool:
+    """Losses and errors are no shares of anything."""
+    return more_is_better(found["metric"])

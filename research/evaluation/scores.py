@@ -71,8 +71,8 @@ def of_scored(scored: Scored, dataset: Dataset, split: str) -> dict[str, Any]:
 def robustness(
     scored: Mapping[str, Scored], perturbed: Dataset, split: str, *, objective: str, floors: bool
 ) -> dict[str, Any]:
-    """The headline figure of each perturbed copy of a split and its drop, "clean" minus perturbed, under
-    `robustness/split/kind`; with `floors` those of the floor under the same perturbations too.
+    """The headline figure of each perturbed copy of a split and its drop, "clean" minus perturbed (of an error a drop
+    below 0 is a loss), under `robustness/split/kind`; with `floors` those of the floor under the same perturbations.
 
     `scored` are "clean" and every copy, `perturbed` has them as splits.
     """

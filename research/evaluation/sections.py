@@ -17,7 +17,7 @@ FORGETTING = "forgetting/"
 def evidence(found: Mapping[str, Any]) -> str:
     """Arms by budget of labels, their learning curves where there are several, and what perturbations cost each."""
     budgets = found["budgets"]
-    parts = [_table(HEADS, [cells(budget) for budget in budgets], caption(found))]
+    parts = [_table(HEADS, cells(found), caption(found))]
     if len(budgets) > 1:
         curves = chart(
             found["metric"],

@@ -36,7 +36,7 @@ from research.evaluation.question_answering import (
 from research.evaluation.regression import regression_metrics
 from research.evaluation.retrieval import retrieval_metrics, tfidf_ranks, vector_ranks
 from research.evaluation.sliding_window import sliding_window
-from research.evaluation.tagging import MISSING, most_frequent_tag, tagging_metrics
+from research.evaluation.tagging import MISSING, has_spans, most_frequent_tag, tagging_metrics
 from research.evaluation.vector_tasks import class_labels, commonest_class, vector_figures, watch_vectors
 
 Outputs = Mapping[str, np.ndarray]  # of a whole split, in its order
@@ -58,8 +58,8 @@ class Scored:
 class Task:
     """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all.
 
-    `measure` is the figure to compare runs by; more of it is better. `floor_on` gives the name of a floor and its
-    headline figure on each of several splits, from one training.
+    `measure` is the figure to compare runs by, if the labels call for no other (`measure`); more of it is better.
+    `floor_on` gives the name of a floor and its headline figure on each of several splits, from one training.
     `watch` makes figures under `val/…`, and `collapse`, a sentence or nothing, of the outputs by split, to be seen
     while the model is trained: over the first rows of the validation split, and of the training split with
     `reads_train`.
@@ -76,6 +76,11 @@ class Task:
     reads_train: bool = False
     watch: Callable[[Mapping[str, Outputs], Dataset], dict[str, Any]] | None = None
     look: Callable[[Outputs, Dataset, str], Look] | None = None
+
+
+def measure(objective: str, label_names: Sequence[str]) -> str:
+    """The figure to compare runs of an objective by: of tags that mark spans it is F1, as most words are in none."""
+    return "f1" if objective == "tagging" and has_spans(label_names) else TASKS[objective].measure
 
 
 def score_classes(outputs: Outputs, dataset: Dataset, split: str) -> Scored:

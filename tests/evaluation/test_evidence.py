@@ -47,6 +47,18 @@ def test_the_difference_is_paired():
         compare([0.1, 0.2], [0.1], {})
 
 
+def test_of_errors_and_losses_less_is_better():
+    pretrained, scratch = [0.51, 0.52], [0.71, 0.72]
+    assert compare(pretrained, scratch, {}, ascending=False)["beats_scratch"]
+    assert not compare(scratch, pretrained, {}, ascending=False)["beats_scratch"]
+    budget = compare(pretrained, scratch, {"tfidf": scratch}, ascending=False)
+    budget |= {"labels": 99, "wall_seconds": {"pretrained": 1.0, "scratch": 1.0}}
+    lines = table({"metric": "test/log_loss", "seeds": 2, "budgets": [budget]})
+    assert lines[0].startswith("test/log_loss over 2 seeds")  # nothing in percent
+    for part in ("0.515 ± ", "0.715 ± ", "-0.200 ± 0.000 *", "tfidf 0.715"):
+        assert part in lines[-1]
+
+
 def test_the_table_shows_every_arm():
     budget = compare([0.8, 0.82], [0.7, 0.72], {"tfidf": [0.75, 0.75]})
     budget |= {"labels": 1234, "wall_seconds": {"pretrained": 61.0, "scratch": 59.0}}
