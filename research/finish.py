@@ -15,14 +15,17 @@ from research import provenance
 from research.evaluation import scores
 from research.evaluation.report import write_report
 from research.evaluator import draw_samples
+from research.interop import fingerprint, write_adapters
 from research.settings import Evaluating, Saving
 from research.training.checkpoint import Checkpoints
 from research.training.early_stop import StopEarly
 from research.training.hooks import Evaluate, Save
 from research.training.log import Log
 from research.training.restore import read_params, read_variables
+from research.training.sharding import whole
 from research.training.state import TrainState, separate, to_evaluate
 from research.training.step_folder import is_writer
+from research.types import Variables
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -78,9 +81,21 @@ def finish(
     _draw(run, params, workdir, log, evaluating)
     if is_writer():
         log.say(f"report: {write_report(workdir)}")
+    if run.tuning.lora_rank and run.page.weights == "pretrained":
+        keep_adapters(run, variables, workdir / "adapters", int(state.step))
     if run.page.then:
         log.say("next: " + run.page.then.replace("{workdir}", str(workdir)))
     return result
+
+
+def keep_adapters(run: Run, variables: Variables, folder: Path, step: int) -> None:
+    """Adapters and head by themselves, to be carried to where the start lies too: `open_trained` takes the folder."""
+    params, frozen = (jax.tree.map(whole, variables[kind]) for kind in ("params", "frozen"))
+    if is_writer():
+        about = {key: value for key, value in run.experiment.about.items() if key != "tokenizer"}
+        backbone = fingerprint(frozen["backbone"])
+        said = {"base": run.page.init_from, "backbone": backbone, "step": step, "about": about}
+        write_adapters(folder, params, said)
 
 
 def _draw(run: Run, params: Any, workdir: Path, log: Log, evaluating: Evaluating) -> None:

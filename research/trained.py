@@ -18,14 +18,17 @@ from research.data.prompt_answer import SEPARATOR
 from research.data.tokenizers import facts, from_json
 from research.inference.text_model import TextModel
 from research.interop import (
+    fingerprint,
+    holds_adapters,
     holds_images,
     holds_pairs,
     is_published,
+    read_adapters,
     read_folder,
     read_image_folder,
     read_pair_folder,
 )
-from research.models import ALL_MODELS, HEADS, join
+from research.models import ALL_MODELS, HEADS, PAIR_MODELS, join
 from research.objectives import OBJECTIVES
 from research.objectives.low_rank import LowRank
 from research.training.restore import read_about, read_params, read_variables
@@ -96,12 +99,15 @@ def tower_of(trained: Trained, side: Literal["image", "text"]) -> Trained:
 
 
 def open_trained(place: Path, *, step: int | None = None) -> Trained:
-    """The checkpoint that a run ended with (its newest but for early stopping), that of `step`, or published weights.
+    """The checkpoint that a run ended with (its newest but for early stopping), that of `step`, or published weights;
+    or the folder of adapters that a LoRA run wrote, with the model that it began from.
 
     Raises:
-      ValueError: nothing of either kind there, no complete checkpoint, or a damaged one.
+      ValueError: nothing of these kinds there, no complete checkpoint, or a damaged one.
     """
     place = Path(place)
+    if holds_adapters(place):
+        return _open_adapters(place)
     directory = place / "checkpoints"
     if not directory.is_dir() and (is_published(place) or _looks_like_a_name(place)):
         return _open_published(place)
@@ -147,6 +153,28 @@ def assemble(about: Mapping[str, Any], params: Any, step: int) -> Trained:
     if about["objective"]:
         objective = build(about["objective"], OBJECTIVES, kind="objective", model=model, **spec.offers())
     return Trained(model, params, objective, spec, about, step, tokenizer)
+
+
+def _open_adapters(folder: Path) -> Trained:
+    said, params = read_adapters(folder)
+    advice = f'put it there, or write its place as "base" into {folder}/adapters.json'
+    try:
+        base = open_trained(Path(said["base"]))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder} holds adapters of {said['base']}, which cannot be opened ({error}); {advice}"
+        ) from error
+    if base.about["model"]["name"] in PAIR_MODELS:
+        base = tower_of(base, "text")
+    about = dict(said["about"]) | {"tokenizer": base.about["tokenizer"]}
+    objective = assemble(about, {}, said["step"]).objective
+    assert objective is not None
+    dtype = about["model"]["param_dtype"]
+    frozen = {"backbone": jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), base.params["backbone"])}
+    if fingerprint(frozen["backbone"]) != said["backbone"]:
+        raise ValueError(f"{folder} holds adapters of other weights than {said['base']} has now; {advice}")
+    params = LowRank(objective, **about["lora"]).merged({"params": jax.tree.map(jnp.asarray, params), "frozen": frozen})
+    return assemble(about, params, said["step"])
 
 
 def _open_published_images(folder: Path) -> Trained:

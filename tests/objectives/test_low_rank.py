@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import flax.linen as nn
 import jax
@@ -145,3 +146,22 @@ def test_finetuning_with_adapters_resumes_is_used_and_leaves_the_backbone(tmp_pa
     capsys.readouterr()
     predict([f"--workdir={tmp_path / 'lora'}", "sun day"])
     assert json.loads(capsys.readouterr().out)["label"] in ("dark", "light")
+
+    # The adapters alone, beside the start, are the same model.
+    alone = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "lora" / "adapters", alone)
+    carried = open_trained(alone)
+    assert carried.step == 9 and carried.about["label_names"] == trained.about["label_names"]
+    jax.tree.map(np.testing.assert_array_equal, carried.params, trained.params)
+    predict([f"--workdir={alone}", "sun day"])
+    again = json.loads(capsys.readouterr().out)
+    predict([f"--workdir={tmp_path / 'lora'}", "sun day"])
+    assert json.loads(capsys.readouterr().out) == again
+    said = json.loads((alone / "adapters.json").read_text())
+    for base, message in ((tmp_path / "lora", "of other weights than"), (tmp_path / "nowhere", "cannot be opened")):
+        (alone / "adapters.json").write_text(json.dumps(said | {"base": str(base)}))
+        with pytest.raises(ValueError, match=message):
+            open_trained(alone)
+    (alone / "adapters.json").write_text("{}")
+    with pytest.raises(ValueError, match="lacks base, backbone, about, step; copy the whole folder"):
+        open_trained(alone)
