@@ -80,8 +80,8 @@ RUNS: dict[str, tuple[str, Keys]] = {
         {
             "init_from": "runs/general",
             "data.path": "(" + ", ".join(f"'{DATA}/{name}/train.jsonl.zst'" for name in TEXTS) + ")",
-            "data.weights": "(0.4, 0.1, 0.2, 0.15, 0.15)",
-            "num_steps": 1500,
+            "data.weights": "(0.5, 0.1, 0.15, 0.15, 0.1)",
+            "num_steps": 3500,
             "optimizer.peak_rate": 4e-3,
         },
     ),
