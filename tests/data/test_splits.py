@@ -8,7 +8,8 @@ import pytest
 from research.batch import Dataset
 from research.build import build
 from research.data import DATA
-from research.data.splits import deal, random_cut
+from research.data.sources import open_records
+from research.data.splits import deal, hash_text, random_cut, repeats
 
 KINDS = ("text_classification", "tagging")
 
@@ -127,3 +128,20 @@ def test_a_second_test_set_and_the_fields_of_records_come_along(tmp_path, kind):
         assert split.fields["size"] == numbers and split.fields["source"] == [f"s{n % 3}" for n in numbers]
     chosen = load(kind, path, num_labels=5, slice_fields=("size",)).splits["train"]
     assert chosen.fields["size"] == [int(text.split()[-1]) for text in chosen.texts]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "rows", "texts", "to_the_letter"),
+    [("trec", 11, 11, 10), ("ag_news_10k", 9, 8, 8), ("imdb", 123, 123, 123)],
+)
+def test_rows_shared_by_public_data_sets_are_found(real_data, name, rows, texts, to_the_letter):
+    """TREC's test split has ten training questions to the letter, and one that differs in case alone."""
+    found = {}
+    for split in ("train", "test"):
+        records = open_records(str(real_data / name / f"{split}.jsonl.zst"), fields=("text",))
+        found[split] = [record["text"] for record in records]
+    hashes = {split: [hash_text(text) for text in given] for split, given in found.items()}
+    assert repeats(hashes)["shared_rows"] == {"train-test": rows}
+    assert len(set(hashes["train"]) & set(hashes["test"])) == texts
+    assert len(set(found["train"]) & set(found["test"])) == to_the_letter
