@@ -90,6 +90,7 @@ def write_published(folder: Path, trained: Trained) -> str:
         label_names=trained.spec.label_names,
         target_mean=trained.spec.target_mean,
         target_scale=trained.spec.target_scale,
+        trained_here="path" in trained.about["data"],
     )
 
 

@@ -158,6 +158,7 @@ def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size:
     from research.data.labelled import encode_rows
     from research.data.question_answering import encode_questions, fit_windows, question_answering
     from research.data.tagging import encode_words
+    from research.data.tokenizers import frame, own_frame
     from research.evaluation.question_answering import find_answers
     from research.evaluation.tagging import has_spans, spans
     from research.inference import (
@@ -175,7 +176,8 @@ def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size:
     from research.trained import separator, text_model
 
     model = text_model(trained.model, trained.params, trained.spec, trained.about)
-    encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=trained.spec.length)
+    framed = frame if "path" in trained.about["data"] else own_frame  # published weights have read nothing here
+    encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=trained.spec.length, framed=framed)
     if task == "tag":
         encode = functools.partial(encode_words, tokenizer=trained.tokenizer, length=trained.spec.length)
         marked = spans if has_spans(trained.spec.label_names) else None

@@ -26,7 +26,7 @@ from research.data.splits import (
     repeats,
 )
 from research.data.text import TokenizerBlock, train_tokenizer
-from research.data.tokenizers import facts, separator_ids
+from research.data.tokenizers import Frame, facts, frame, special_ids
 
 _CHUNK = 1024  # texts encoded at a time
 
@@ -254,26 +254,24 @@ def labelled_split(
 
 
 def encode_rows(
-    texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer, *, length: int
+    texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer, *, length: int, framed: Callable[..., Frame] = frame
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Rows of tokens, and how many of them were cut.
 
     Token ids int32 [N L] with 0 behind each row's end; the number of tokens of each row [N]; where the second text of
     a pair begins [N], the row's end for one text; the number of rows that were cut. A special token written in a text
-    is that token: `<mask>` hides a word. <bos> and <eos> are left out where a given tokenizer lacks them; between the
-    texts of a pair stands what `separator_ids` says.
+    is that token: `<mask>` hides a word. Around texts stands what `framed` says; a row without a token holds <eos>.
     """
-    known = facts(tokenizer)
-    bos, eos = ([known[name]] if known[name] >= 0 else [] for name in ("bos_id", "eos_id"))
-    between = separator_ids(tokenizer) if len(texts[0]) > 1 else []
+    before, between, after = framed(tokenizer, pair=len(texts[0]) > 1)
+    filler = [max(special_ids(tokenizer)["eos_id"], 0)]
     tokens = np.zeros((len(texts), length), np.int32)
     lengths, borders = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
     num_cut = 0
     for row, pieces in enumerate(token_ids(texts, tokenizer)):
-        room = length - len(bos) - len(between) - len(eos)
+        room = length - len(before) - len(between) - len(after)
         first, *others = _shorten(pieces, room)
-        begin = bos + first + between
-        ids = begin + [token for piece in others for token in piece] + eos
+        begin = before + first + between
+        ids = begin + [token for piece in others for token in piece] + after or filler
         tokens[row, : len(ids)] = ids
         lengths[row], borders[row] = len(ids), len(begin) if others else len(ids)
         num_cut += sum(map(len, pieces)) > room

@@ -14,7 +14,7 @@ from research.data.questions import Asked, read_questions
 from research.data.rows import row_at
 from research.data.splits import Documents, fingerprint, hash_text, open_splits, random_choice, random_cut, repeats
 from research.data.text import TokenizerBlock, train_tokenizer
-from research.data.tokenizers import facts, separator_ids
+from research.data.tokenizers import facts, frame
 
 _CHUNK = 256  # texts encoded at a time: offsets are many
 _SPECIAL = 3  # tokens of a row: <bos> and two <eos>
@@ -179,7 +179,7 @@ def encode_questions(
         )
     questions = {text: ids[:max_question] for text, ids, _ in _encoded([text for text, _ in asked], tokenizer)}
     contexts = {text: (ids, places) for text, ids, places in _encoded([text for _, text in asked], tokenizer)}
-    between = separator_ids(tokenizer)
+    between = frame(tokenizer, pair=True)[1]
     heads, bodies, windows, columns = [], [], [], []
     for index, (text, context) in enumerate(asked):
         head = np.array([known["bos_id"], *questions[text], *between], np.int32)

@@ -266,17 +266,32 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     return ids
 
 
-def separator_ids(tokenizer: Tokenizer) -> list[int]:
-    """What stands between the two texts of a pair: <eos>, as often as a given file's post-processor writes it (RoBERTa
-    was trained with two); nothing where the tokenizer has none."""
-    eos = special_ids(tokenizer)["eos_id"]
-    if eos < 0:
-        return []
-    text = tokenizer.id_to_token(eos)  # any text that is sure to give a token
-    encoding = tokenizer.encode(text, text)
-    places = [index for index, of_text in enumerate(encoding.sequence_ids) if of_text is not None]
-    found = [encoding.ids[index] for index in range(places[0], places[-1]) if index not in places]
-    return found if set(found) == {eos} else [eos]
+Frame = tuple[list[int], list[int], list[int]]  # before a row's text, between the two of a pair, after the last
+
+
+def frame(tokenizer: Tokenizer, *, pair: bool = False) -> Frame:
+    """The special ids of the rows that are trained on: `<bos> text <eos>`, and `<bos> text <eos> pair <eos>` with as
+    many <eos> between as a given file's post-processor writes (RoBERTa was trained with two), less what the tokenizer
+    lacks.
+    """
+    ids = special_ids(tokenizer)
+    bos, eos = ([ids[name]] if ids[name] >= 0 else [] for name in ("bos_id", "eos_id"))
+    between = own_frame(tokenizer, pair=pair)[1] if pair else []
+    return bos, between if pair and set(between) == set(eos) else eos * pair, eos
+
+
+def own_frame(tokenizer: Tokenizer, *, pair: bool = False) -> Frame:
+    """The special ids that a given file's post-processor writes, which published weights were trained with (GPT-2's
+    writes none); as `frame` where it has no post-processor."""
+    if tokenizer.post_processor is None:
+        ids = special_ids(tokenizer)
+        bos, eos = ([ids[name]] if ids[name] >= 0 else [] for name in ("bos_id", "eos_id"))
+        return bos, eos * pair, eos
+    text = next(token for token in tokenizer.get_vocab() if tokenizer.encode(token, add_special_tokens=False).ids)
+    encoding = tokenizer.encode(text, text) if pair else tokenizer.encode(text)
+    real = [index for index, of_text in enumerate(encoding.sequence_ids) if of_text is not None]
+    inner = [encoding.ids[index] for index in range(real[0], real[-1]) if index not in real]
+    return encoding.ids[: real[0]], inner, encoding.ids[real[-1] + 1 :]
 
 
 def literal(tokenizer: Tokenizer) -> Tokenizer:

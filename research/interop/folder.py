@@ -97,12 +97,14 @@ def write_folder(
     label_names: Sequence[str] = (),
     target_mean: float = 0.0,
     target_scale: float = 1.0,
+    trained_here: bool = True,
 ) -> str:
     """Writes a model so that `transformers` opens it; returns the architecture.
 
     `name` is the model block's; `ids` and `tokens` are the special tokens by transformers' names (`pad_token_id`,
     `pad_token`). A regression whose head gives numbers less `target_mean` and in units of `target_scale` is written so
-    that it gives them as they are, and then in float32: bfloat16 would round the mean.
+    that it gives them as they are, and then in float32: bfloat16 would round the mean. A model that is not
+    `trained_here` has read what its tokenizer's own file writes around texts, and that stays.
 
     Raises:
       ValueError: no family of `FAMILIES` has such a model or such a head.
@@ -132,7 +134,14 @@ def write_folder(
     write_json(folder / "config.json", settings)
     end, several_types = TASKS[task].head != "language", model.num_token_types > 1
     write_tokenizer(
-        folder, tokenizer, end=end, ids=ids, tokens=tokens, length=model.length, several_types=several_types
+        folder,
+        tokenizer,
+        end=end,
+        ids=ids,
+        tokens=tokens,
+        length=model.length,
+        several_types=several_types,
+        keep=not trained_here,
     )
     return family.tasks[task]
 

@@ -29,17 +29,19 @@ def write_tokenizer(
     tokens: Mapping[str, str],
     length: int,
     several_types: bool = False,
+    keep: bool = False,
 ) -> None:
     """tokenizer.json, with the special tokens around a text that the model was trained with (the last where `end`), and
     what transformers wants to know beside it: at most `length` tokens, and whether they have types.
 
-    A given file's own post-processor stays, unless rows are to `end` in <eos> and it writes none (GPT-2's, Llama's).
+    A given file's own post-processor stays, unless rows are to `end` in <eos> and it writes none (GPT-2's, Llama's);
+    with `keep` it stays in any case.
     """
     found = json.loads(contents)
     template, own = _template(tokens, ids, end=end), found.get("post_processor")
     if own is None:
         found["post_processor"] = template
-    elif end and template is not None and not _ends(contents, ids):
+    elif end and not keep and template is not None and not _ends(contents, ids):
         kept = [own] if own["type"] == "ByteLevel" else []  # it sees to offsets
         found["post_processor"] = {"type": "Sequence", "processors": [*kept, template]}
     write_json(folder / "tokenizer.json", found)

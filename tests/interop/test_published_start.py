@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, processors
 
-from research.conversion import convert, write_published
+from research.conversion import convert, outputs, write_published
 from research.data.labelled import encode_rows
 from research.evaluator import evaluate_trained
 from research.interop import read_folder
@@ -153,8 +153,32 @@ def test_a_published_tokenizer_frames_texts_as_training_did(tmp_path, task, ends
     given = Tokenizer.from_str(model.about["tokenizer"])
     given.post_processor = processors.ByteLevel(trim_offsets=False)
     about = {**model.about, "tokenizer": given.to_str()}
+    write_published(tmp_path / "as_it_was", assemble(about, model.params, 0))
+    kept = Tokenizer.from_file(str(tmp_path / "as_it_was" / "tokenizer.json"))
+    assert kept.encode("w5 w6").ids == given.encode("w5 w6").ids == [5, 6]  # not trained here
+    about["data"] = {**about["data"], "path": "labels.jsonl"}
     write_published(tmp_path / "out", assemble(about, model.params, 0))
     written = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     tokens, lengths, *_ = encode_rows([("w5 w6",)], written, length=LENGTH)
     row = tokens[0, : lengths[0]].tolist()
     assert written.encode("w5 w6").ids == (row if ends else row[1:-1])
+
+
+def test_published_classifiers_read_what_their_file_says(tmp_path):
+    """One that was trained elsewhere on bare texts is given bare texts; and still a row where there is no token."""
+    head = dict(name="classification", pooling="last", bias=False)
+    write_published(tmp_path / "out", draw("gpt2", "classification", head))
+    answers = {}
+    for kind, processor in (("bare", processors.ByteLevel(trim_offsets=False)), ("ended", None)):
+        written = Tokenizer.from_str(draw("gpt2", "classification", head).about["tokenizer"])
+        if processor is not None:
+            written.post_processor = processor
+        written.save(str(tmp_path / "out" / "tokenizer.json"))
+        trained = open_trained(tmp_path / "out")
+        (found, empty) = make_predict(trained, "classify", {}, 2)([("w5 w6",), ("",)], 0)
+        assert sum(empty["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+        tokens = np.array([[5, 6]] if kind == "bare" else [[2, 5, 6, 3]])
+        _, logits = outputs(trained, tokens, np.ones_like(tokens), np.zeros_like(tokens))
+        np.testing.assert_allclose(list(found["probabilities"].values()), jax.nn.softmax(logits[0]), atol=1e-5)
+        answers[kind] = found["probabilities"]
+    assert answers["bare"] != answers["ended"]
