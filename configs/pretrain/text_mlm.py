@@ -10,7 +10,8 @@ With --config.num_steps=8500 on novels and docs it came to 3.26 nats, the unigra
 `:lstm` has two layers of an LSTM that read both ways in the place of the transformer, and half of `:small`'s steps.
 `:large` is BERT-large (24 layers of width 1024, rows of 512) for a TPU slice of 16 chips, such as v5e:4x4.
 `:continue` goes on with the weights of --config.init_from (a run, or a published folder) on your own text, before you
-finetune: a third of the rate of `:small`, 600 steps; a large published model wants a smaller optimizer.peak_rate.
+finetune: a third of the rates of `:small`, 600 steps. Published models of usual size want smaller ones; a start, not
+tried here at that size: --config.optimizer.peak_rate=2e-4 --config.optimizer.adam_rate=5e-5.
 """
 
 from ml_collections import ConfigDict
