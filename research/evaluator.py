@@ -96,8 +96,8 @@ class Evaluator:
     def check_ranking(self, variables: Variables, metric: str) -> None:
         """Raises ValueError where no such figure of the validation split is measured while a model is trained."""
         batch = next(self._batches(self._dataset.splits["val"].examples))
-        means = jax.eval_shape(self._eval_step, variables, batch)
-        if metric in ("", *(f"val/{name}" for name in means)):
+        means = {name: np.ones(2) for name in jax.eval_shape(self._eval_step, variables, batch)}
+        if metric in ("", *scores.of_split(means, self._dataset, "val", objective=self._name)):
             return
         found = self.while_training(variables, ranked_by=metric)
         if metric not in found:

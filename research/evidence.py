@@ -14,7 +14,7 @@ from research.build import build
 from research.evaluation.evidence import compare, over_runs, table
 from research.evaluation.report import write_report
 from research.evaluation.scores import ROBUSTNESS
-from research.evaluation.tasks import measure
+from research.evaluation.tasks import measure_of
 from research.evaluator import check_evaluation
 from research.experiment import Experiment, complete, open_experiment
 from research.forgetting import open_forgetting
@@ -43,7 +43,7 @@ def gather(
     full = open_experiment(_arm(page, settings, budget=0, index=0, weights="pretrained", num_rows=1), say=say)
     num_rows = len(full.dataset.splits["train"].hashes)  # one a label; a question has several rows
     split = "test" if "test" in full.dataset.splits else "val"
-    metric = settings.metric or f"{split}/{measure(page['objective']['name'], full.dataset.spec.label_names)}"
+    metric = settings.metric or f"{split}/{measure_of(page['objective']['name'], full.dataset.spec.label_names)}"
     _check(settings, metric, full, num_rows)
     provenance.begin(workdir, page, command=command, dataset=full.dataset)
     budgets = []
@@ -93,7 +93,7 @@ def _check(settings: Evidence, metric: str, full: Experiment, num_rows: int) -> 
         if budget and not least <= budget <= num_rows:
             raise ValueError(
                 f"evidence.budgets={settings.budgets}: {budget} labels cannot be had of {num_rows} training rows of "
-                f"{num_classes} classes; use numbers between the two, or 0 for all"
+                f"{num_classes} classes; use numbers from {least} to {num_rows}, or 0 for all"
             )
     split = metric.split("/")[0]
     if split not in dataset.splits or split == "train":
@@ -160,7 +160,8 @@ def _summary(
 
 
 def _beside(found: Mapping[str, Sequence[Mapping[str, Any]]], test_share: float) -> dict[str, Any]:
-    """What else the runs measured: `robustness` {kind: {arm: the drop}}, and `forgetting`, pretrained only."""
+    """What else the runs measured: `robustness` {kind: {arm: the drop}}, of the figure `robustness_of`, and
+    `forgetting`, pretrained only."""
     kinds = [key for key in found["pretrained"][0] if key.startswith(ROBUSTNESS)]
     robustness = {
         key.split("/")[-1]: {
@@ -169,7 +170,8 @@ def _beside(found: Mapping[str, Sequence[Mapping[str, Any]]], test_share: float)
         }
         for key in kinds
     }
-    measured = {"robustness": robustness} if robustness else {}
+    headline = next((name for key in kinds for name in found["pretrained"][0][key]), "")
+    measured = {"robustness": robustness, "robustness_of": headline} if robustness else {}
     if "forgetting/after" in found["pretrained"][0]:
         lost = [result["forgetting/after"] - result["forgetting/before"] for result in found["pretrained"]]
         measured["forgetting"] = over_runs(lost, test_share=test_share)

@@ -81,21 +81,24 @@ def finish(
     _draw(run, params, workdir, log, evaluating)
     if is_writer():
         log.say(f"report: {write_report(workdir)}")
-    if run.tuning.lora_rank and run.page.weights == "pretrained":
-        keep_adapters(run, variables, workdir / "adapters", int(state.step))
+    if run.tuning.lora_rank and run.page.init_from and run.page.weights == "pretrained":
+        keep_adapters(run, variables, workdir / "adapters", result)
     if run.page.then:
         log.say("next: " + run.page.then.replace("{workdir}", str(workdir)))
     return result
 
 
-def keep_adapters(run: Run, variables: Variables, folder: Path, step: int) -> None:
+def keep_adapters(run: Run, variables: Variables, folder: Path, result: dict[str, Any]) -> None:
     """Adapters and head by themselves, to be carried to where the start lies too: `open_trained` takes the folder."""
     params, frozen = (jax.tree.map(whole, variables[kind]) for kind in ("params", "frozen"))
     if is_writer():
         about = {key: value for key, value in run.experiment.about.items() if key != "tokenizer"}
         backbone = fingerprint(frozen["backbone"])
-        said = {"base": run.page.init_from, "backbone": backbone, "step": step, "about": about}
+        said = {"base": run.page.init_from, "backbone": backbone, "step": result["step"], "about": about}
         write_adapters(folder, params, said)
+        provenance.write_json(folder / "result.json", result)
+        if tokenizer := run.experiment.dataset.tokenizer:
+            (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
 
 
 def _draw(run: Run, params: Any, workdir: Path, log: Log, evaluating: Evaluating) -> None:

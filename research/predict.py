@@ -102,7 +102,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--task", choices=sorted(FLAGS), default=None)
     parser.add_argument("--input", default="", metavar="FILE", help="of texts; - is standard input")
     parser.add_argument("--text_field", default="", help="of a .jsonl, .csv or .parquet file (default: as in training)")
-    parser.add_argument("--pair_field", default="", help="of the second text of a pair (default: as in training)")
+    parser.add_argument(
+        "--pair_field",
+        default="",
+        help="of the second text of a pair (default: as in training; say it for published weights)",
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="texts at a time")
     parser.add_argument(
         "--index", default=None, metavar="FOLDER", help="search: what to look in, pictures or recordings"

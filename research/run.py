@@ -72,6 +72,9 @@ class Run:
         params, rest = separate(self.abstract)
         restored = restore_latest(directory, params=params, state=rest, fall_back=fall_back)
         if restored is not None:
+            known, given = (list(about["label_names"]) for about in (restored.about, self.experiment.about))
+            if known != given:
+                raise ValueError(f"the data have labels {given}, the run so far {known}; use a new --workdir")
             return join(restored.params, restored.state), restored.host
         origin = self.experiment.origin
         given = None
@@ -151,8 +154,7 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
             provenance.check_schedule(
                 experiment.as_read, before, rates=run.optimizer.schedule, rates_before=rates, step=int(state.step)
             )
-        if host is None:
-            run.evaluator.check_ranking(to_evaluate(state), saving.metric)
+        run.evaluator.check_ranking(to_evaluate(state), saving.metric)
         provenance.begin(workdir, experiment.as_read, command=command, dataset=experiment.dataset)
         with _open_log(run, workdir, settings, started) as log:
             if host is not None:

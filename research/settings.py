@@ -21,8 +21,9 @@ class Logging:
 class Saving:
     """Checkpoints every `every` steps (0: one at the end); `metric` ranks the best ones that are kept.
 
-    The metric is any figure of the validation split in result.json, such as val/loss or val/f1. `mode` is what is best,
-    its minimum or its maximum; left out it follows from the metric.
+    The metric is a figure of the validation split, such as val/loss or val/f1; what is none is refused before the first
+    step, with those that there are. `mode` is what is best, its minimum or its maximum; left out it follows from the
+    metric.
     """
 
     every: int = 0

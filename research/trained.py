@@ -107,7 +107,7 @@ def open_trained(place: Path, *, step: int | None = None) -> Trained:
     """
     place = Path(place)
     if holds_adapters(place):
-        return _open_adapters(place)
+        return _open_adapters(place, step)
     directory = place / "checkpoints"
     if not directory.is_dir() and (is_published(place) or _looks_like_a_name(place)):
         return _open_published(place)
@@ -155,8 +155,10 @@ def assemble(about: Mapping[str, Any], params: Any, step: int) -> Trained:
     return Trained(model, params, objective, spec, about, step, tokenizer)
 
 
-def _open_adapters(folder: Path) -> Trained:
+def _open_adapters(folder: Path, step: int | None) -> Trained:
     said, params = read_adapters(folder)
+    if step not in (None, said["step"]):
+        raise ValueError(f"{folder} holds the adapters of step {said['step']}, not of {step}; leave --step out")
     advice = f'put it there, or write its place as "base" into {folder}/adapters.json'
     try:
         base = open_trained(Path(said["base"]))
@@ -164,16 +166,19 @@ def _open_adapters(folder: Path) -> Trained:
         raise ValueError(
             f"{folder} holds adapters of {said['base']}, which cannot be opened ({error}); {advice}"
         ) from error
+    place = folder / "tokenizer.json"
+    about = dict(said["about"]) | {"tokenizer": place.read_text(encoding="utf-8") if place.is_file() else ""}
+    empty = assemble(about, {}, said["step"])
+    assert empty.objective is not None
     if base.about["model"]["name"] in PAIR_MODELS:
-        base = tower_of(base, "text")
-    about = dict(said["about"]) | {"tokenizer": base.about["tokenizer"]}
-    objective = assemble(about, {}, said["step"]).objective
-    assert objective is not None
+        base = tower_of(base, "image" if empty.spec.image_size else "text")
     dtype = about["model"]["param_dtype"]
     frozen = {"backbone": jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), base.params["backbone"])}
     if fingerprint(frozen["backbone"]) != said["backbone"]:
         raise ValueError(f"{folder} holds adapters of other weights than {said['base']} has now; {advice}")
-    params = LowRank(objective, **about["lora"]).merged({"params": jax.tree.map(jnp.asarray, params), "frozen": frozen})
+    params = LowRank(empty.objective, **about["lora"]).merged(
+        {"params": jax.tree.map(jnp.asarray, params), "frozen": frozen}
+    )
     return assemble(about, params, said["step"])
 
 

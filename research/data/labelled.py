@@ -202,13 +202,13 @@ def labelled_dataset(
     `counts` is told of each split beside what is counted here; `known` are facts of `Spec`.
     """
     num_texts = len(found["train"].texts[0])
-    shortest = 2 * num_texts + 1  # <bos>, and of each text one token and <eos>
-    if length < shortest:
-        raise ValueError(f"length={length} leaves no room for text between special tokens; use {shortest} or more")
     train = found["train"]
     trained = train_tokenizer(
         tokenizer, [Documents(train.where, [text for texts in train.texts for text in texts], train.key)]
     )
+    shortest = sum(map(len, frame(trained, pair=num_texts > 1))) + num_texts  # a token of each text
+    if length < shortest:
+        raise ValueError(f"length={length} leaves no room for text between special tokens; use {shortest} or more")
     splits, told = {}, {}
     for name, part in found.items():
         held = targets[name].astype(np.int32 if key == "label" else np.float32)

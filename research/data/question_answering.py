@@ -187,7 +187,12 @@ def encode_questions(
         ids, places = contexts[context]
         first, last = _tokens_of(answers[index] if answers else None, places)
         room = length - len(head) - 1
-        for begin in range(0, max(1, len(ids) - stride), max(1, room - stride)):
+        if room <= stride:
+            raise ValueError(
+                f"length={length} leaves {room} tokens of a context beside a question of {len(questions[text])} and "
+                f"{len(between) + 2} special tokens, and stride={stride}; use a longer length or a smaller max_question"
+            )
+        for begin in range(0, max(1, len(ids) - stride), room - stride):
             bodies.append(ids[begin : begin + room])  # a view: a context is held once
             windows.append(Window(index, len(head), places[begin : begin + room]))
             whole = begin <= first and last < begin + room

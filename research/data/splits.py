@@ -169,17 +169,15 @@ def deal(strata: Sequence[Any], folds: int, fold: int, seed: int, where: str) ->
     Raises:
       ValueError: fewer than 2 folds, fewer records than folds, or no such fold.
     """
-    if not 2 <= folds <= len(strata):
-        raise ValueError(f"folds={folds}: {where} has {len(strata)} records; use a number from 2 to that")
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold={fold}: folds={folds} are counted from 0 to {folds - 1}")
     rng = np.random.default_rng(seed)
     names = np.array([str(value) for value in strata])
     groups = [rng.permutation(np.flatnonzero(names == name)) for name in np.unique(names)]
-    shared = [group for group in groups if len(group) > 1]
-    if not shared:
-        raise ValueError(f"folds={folds}: each label of {where} is that of one record; give several records of each")
-    order = np.concatenate(shared)
+    order = np.concatenate([np.zeros(0, int), *(group for group in groups if len(group) > 1)])
+    if not 2 <= folds <= len(order):
+        several = "" if len(order) == len(strata) else ", without those whose label no other has"
+        raise ValueError(f"folds={folds}: {where} has {len(order)} records{several}; use a number from 2 to that")
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold={fold}: folds={folds} are counted from 0 to {folds - 1}")
     chosen = np.zeros(len(strata), bool)
     chosen[order[fold::folds]] = True
     return np.flatnonzero(~chosen).tolist(), np.flatnonzero(chosen).tolist()

@@ -9,6 +9,7 @@ from typing import Any
 from research.evaluation.charts import Series, chart, short
 from research.evaluation.evidence import HEADS, caption, cells
 from research.evaluation.scores import ROBUSTNESS
+from research.metrics import more_is_better
 
 SLICES = "/slices"
 FORGETTING = "forgetting/"
@@ -87,13 +88,15 @@ def _curves(budgets: Sequence[Mapping[str, Any]]) -> list[Series]:
 
 
 def _drops_of_arms(budgets: Sequence[Mapping[str, Any]]) -> str:
-    kinds = list(budgets[0]["robustness"])
-    rows = []
+    kinds, headline = list(budgets[0]["robustness"]), budgets[0]["robustness_of"]
+    in_percent, rows = more_is_better(headline), []
     for budget in budgets:
         for arm, name in (("pretrained", "pretrained"), ("scratch", "from scratch")):
-            drops = [f"{100 * _change(budget['robustness'][kind][arm]['mean']):+.1f}" for kind in kinds]
-            rows.append([f"{budget['labels']:,}", name, *drops])
-    told = "The change under each perturbation of the texts, in percentage points: mean over the runs"
+            drops = [_change(budget["robustness"][kind][arm]["mean"]) for kind in kinds]
+            rows.append([f"{budget['labels']:,}", name])
+            rows[-1] += [f"{100 * drop:+.1f}" if in_percent else f"{drop:+.3f}" for drop in drops]
+    unit = "percentage points of " if in_percent else ""
+    told = f"The change under each perturbation of the texts, in {unit}{headline}: mean over the runs"
     return _table(("labels", "", *map(_words, kinds)), rows, told)
 
 

@@ -58,7 +58,7 @@ class Scored:
 class Task:
     """`floors` gives figures named NAME_MEASURE (or NAME, of the loss); `score` is None where the loss says it all.
 
-    `measure` is the figure to compare runs by, if the labels call for no other (`measure`); more of it is better.
+    `measure` is the figure to compare runs by, if the labels call for no other (`measure_of`); more of it is better.
     `floor_on` gives the name of a floor and its headline figure on each of several splits, from one training.
     `watch` makes figures under `val/…`, and `collapse`, a sentence or nothing, of the outputs by split, to be seen
     while the model is trained: over the first rows of the validation split, and of the training split with
@@ -78,7 +78,7 @@ class Task:
     look: Callable[[Outputs, Dataset, str], Look] | None = None
 
 
-def measure(objective: str, label_names: Sequence[str]) -> str:
+def measure_of(objective: str, label_names: Sequence[str]) -> str:
     """The figure to compare runs of an objective by: of tags that mark spans it is F1, as most words are in none."""
     return "f1" if objective == "tagging" and has_spans(label_names) else TASKS[objective].measure
 

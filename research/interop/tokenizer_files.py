@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from research.interop.tensor_files import write_json
 
 
@@ -41,9 +43,9 @@ def write_tokenizer(
     template, own = _template(tokens, ids, end=end), found.get("post_processor")
     if own is None:
         found["post_processor"] = template
-    elif end and not keep and template is not None and not _ends(contents, ids):
-        kept = [own] if own["type"] == "ByteLevel" else []  # it sees to offsets
-        found["post_processor"] = {"type": "Sequence", "processors": [*kept, template]}
+    elif end and not keep and template is not None and not _frames(contents, ids):
+        offsets = [own] if own["type"] == "ByteLevel" else []  # it sees to them
+        found["post_processor"] = {"type": "Sequence", "processors": [*offsets, template]}
     write_json(folder / "tokenizer.json", found)
     kept = {name: token for name, token in tokens.items() if name != "bos_token" or "cls_token" not in tokens}
     write_json(
@@ -58,11 +60,17 @@ def write_tokenizer(
     )
 
 
-def _ends(contents: str, ids: Mapping[str, int]) -> bool:
-    """Whether a tokenizer's own post-processor puts <eos> behind a text; there is none to be put where it has none."""
-    from tokenizers import Tokenizer
+def _frames(contents: str, ids: Mapping[str, int]) -> bool:
+    """Whether a tokenizer's own post-processor writes `<bos> text <eos>`, less what it lacks."""
+    tokenizer = Tokenizer.from_str(contents)
+    tokenizer.no_padding()
 
-    return ids.get("eos_token_id") in (None, *Tokenizer.from_str(contents).encode("").ids[-1:])
+    def bare(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    text = next(token for token in tokenizer.get_vocab() if bare(token))
+    bos, eos = ([ids[name]] if name in ids else [] for name in ("bos_token_id", "eos_token_id"))
+    return tokenizer.encode(text).ids == bos + bare(text) + eos
 
 
 def _template(tokens: Mapping[str, str], ids: Mapping[str, int], *, end: bool) -> dict[str, Any] | None:

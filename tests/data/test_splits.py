@@ -45,8 +45,9 @@ def test_the_only_record_of_a_class_is_trained_on():
         assert {40, 41} <= set(train) and sorted(train + valid) == list(range(42))
         plain = random_cut(42, 0.3, seed, "a.jsonl")[1]
         assert valid == [index for index in plain if index < 40]  # else the choice is the same
-    with pytest.raises(ValueError, match="each label of a.jsonl is that of one record"):
-        deal(["a", "b", "c"], 2, 0, 0, "a.jsonl")
+    for strata, count in ((["a", "b", "c"], 0), (["a", "a", "b", "c", "d"], 2)):
+        with pytest.raises(ValueError, match=f"a.jsonl has {count} records, without those whose label no other has"):
+            deal(strata, 5, 0, 0, "a.jsonl")
     with pytest.raises(ValueError, match="leaves one side without rows"):
         random_cut(4, 0.5, 0, "a.jsonl", strata=["a", "b", "c", "d"])
 

@@ -69,9 +69,15 @@ def test_evidence_of_folds_says_by_which_test(tmp_path):
 def test_evidence_of_several_budgets_is_a_curve_and_shows_drops_and_forgetting(tmp_path):
     drops = {"typos": {"pretrained": over_runs([0.1, 0.2]), "scratch": over_runs([0.0, 0.0])}}
     budgets = [
-        budget(1000, [0.8, 0.8], [0.7, 0.7], robustness=drops, forgetting=over_runs([0.5, 0.7])),
-        budget(10, [0.5, 0.6], [0.4, 0.4], robustness=drops, forgetting=over_runs([0.1, 0.3])),
-        budget(100, [0.7, 0.7], [0.6, 0.6], robustness=drops, forgetting=over_runs([0.2, 0.4])),
+        budget(
+            1000, [0.8, 0.8], [0.7, 0.7], robustness=drops, robustness_of="accuracy", forgetting=over_runs([0.5, 0.7])
+        ),
+        budget(
+            10, [0.5, 0.6], [0.4, 0.4], robustness=drops, robustness_of="accuracy", forgetting=over_runs([0.1, 0.3])
+        ),
+        budget(
+            100, [0.7, 0.7], [0.6, 0.6], robustness=drops, robustness_of="accuracy", forgetting=over_runs([0.2, 0.4])
+        ),
     ]
     path = report(tmp_path, {"evidence": {"metric": "test/accuracy", "seeds": 2, "budgets": budgets}})
     page, text = path.read_text(), text_of(path)

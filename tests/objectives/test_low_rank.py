@@ -157,6 +157,11 @@ def test_finetuning_with_adapters_resumes_is_used_and_leaves_the_backbone(tmp_pa
     again = json.loads(capsys.readouterr().out)
     predict([f"--workdir={tmp_path / 'lora'}", "sun day"])
     assert json.loads(capsys.readouterr().out) == again
+    with pytest.raises(ValueError, match="holds the adapters of step 9, not of 5"):
+        open_trained(alone, step=5)
+    again = [argument for argument in arguments if "lora" not in argument and "init_from" not in argument]
+    run_training("finetune", [*again, f"--config.init_from={alone}", f"--workdir={tmp_path / 'on'}"])
+    assert open_trained(tmp_path / "on").step == 6  # they are a start as well
     said = json.loads((alone / "adapters.json").read_text())
     for base, message in ((tmp_path / "lora", "of other weights than"), (tmp_path / "nowhere", "cannot be opened")):
         (alone / "adapters.json").write_text(json.dumps(said | {"base": str(base)}))
