@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import zstandard
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from research.batch import Dataset
 from research.data.question_answering import encode_questions, fit_windows, question_answering
@@ -370,3 +370,15 @@ def test_a_folder_leaves_json_files_out_for_they_are_settings(tmp_path):
     write(tmp_path / "a.jsonl", list(many(4, per_group=1, titled=False)))
     (tmp_path / "config.json").write_text('{"width": 3}')
     assert sum(len(part.questions) for part in load(str(tmp_path)).splits.values()) == 4
+
+
+def test_roberta_s_two_separators_part_a_question_from_its_context():
+    made = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2, "<s>": 3, "</s>": 4, "<unk>": 5}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens(["<s>", "</s>"])
+    made.post_processor = processors.RobertaProcessing(("</s>", 4), ("<s>", 3))
+    rows = encode_questions([("a b", "c a b")], made, length=10, max_question=3, stride=1)
+    row = rows[0]
+    assert row["tokens"][row["segment_ids"] > 0].tolist() == made.encode("a b", "c a b").ids
+    with pytest.raises(ValueError, match=r"length=7 leaves 1 tokens of a context beside .* 2 and 4 special tokens"):
+        encode_questions([("a b", "c a b")], made, length=7, max_question=3, stride=1)
