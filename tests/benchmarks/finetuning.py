@@ -114,8 +114,11 @@ RUNS: dict[str, tuple[str, Keys]] = {
         "finetune/text_classification.py",
         SENTIMENT | LORA | {"optimizer.peak_rate": 3e-3, "seeds": 3},
     ),
-    # The rate was chosen on the validation rows.
-    "lora_ud_ewt": ("finetune/tagging.py", UD_EWT | LORA | {"optimizer.peak_rate": 1e-2, "seeds": 3}),
+    # Rate and steps were chosen on validation rows.
+    "lora_ud_ewt": (
+        "finetune/tagging.py",
+        UD_EWT | LORA | {"optimizer.peak_rate": 1e-2, "num_steps": 1000, "seeds": 3},
+    ),
     "full_ud_ewt": ("finetune/tagging.py", UD_EWT | {"seeds": 3}),
     "lora_ag_news": ("finetune/text_classification.py", AG_NEWS | LORA | {"optimizer.peak_rate": 3e-3, "seeds": 3}),
     # Teacher and student have 300 labels; the teacher's soft labels of all training texts are what the student adds.
