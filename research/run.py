@@ -146,7 +146,8 @@ def train(experiment: Experiment, workdir: Path, *, command: Sequence[str], star
     run = Run(experiment)
     saving = run.saving
     before = provenance.read_config(workdir)
-    kept = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric")} | {"mode": saving.best}
+    kept: dict[str, Any] = {name: getattr(saving, name) for name in ("keep_latest", "keep_best", "metric")}
+    kept["mode"] = saving.best
     with run.layout.active(), Checkpoints(workdir / "checkpoints", about=experiment.about, **kept) as checkpoints:
         state, host = run.start(workdir / "checkpoints", fall_back=saving.fall_back)
         if before is not None:

@@ -167,7 +167,7 @@ def _open_adapters(folder: Path, step: int | None) -> Trained:
             f"{folder} holds adapters of {said['base']}, which cannot be opened ({error}); {advice}"
         ) from error
     place = folder / "tokenizer.json"
-    about = dict(said["about"]) | {"tokenizer": place.read_text(encoding="utf-8") if place.is_file() else ""}
+    about: dict[str, Any] = said["about"] | {"tokenizer": place.read_text(encoding="utf-8") if place.is_file() else ""}
     empty = assemble(about, {}, said["step"])
     assert empty.objective is not None
     if base.about["model"]["name"] in PAIR_MODELS:

@@ -193,8 +193,8 @@ def random_cut(
     check_fraction(fraction)
     valid = np.zeros(size, bool)
     valid[np.random.default_rng(seed).permutation(size)[: round(size * fraction)]] = True
-    trained = {strata[index] for index in np.flatnonzero(~valid)} if strata else set()
-    for index in np.flatnonzero(valid) if strata else ():
+    trained = {strata[index] for index in np.flatnonzero(~valid).tolist()} if strata else set()
+    for index in np.flatnonzero(valid).tolist() if strata else ():
         if strata[index] not in trained:
             valid[index] = False
             trained.add(strata[index])
