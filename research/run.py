@@ -72,7 +72,8 @@ class Run:
         params, rest = separate(self.abstract)
         restored = restore_latest(directory, params=params, state=rest, fall_back=fall_back)
         if restored is not None:
-            known, given = (list(about["label_names"]) for about in (restored.about, self.experiment.about))
+            given = list(self.experiment.about["label_names"])
+            known = list(restored.about.get("label_names", given))
             if known != given:
                 raise ValueError(f"the data have labels {given}, the run so far {known}; use a new --workdir")
             return join(restored.params, restored.state), restored.host
