@@ -5,8 +5,8 @@ python -m research.pretrain --config=configs/pretrain/text_mlm.py --workdir=runs
 Rows of 128 tokens, 30 % masked and no next-sentence task, as in crammed BERT (Geiping & Goldstein 2022).
 `:small` has two layers of width 128 and a vocabulary without capitals, for two CPU cores: 15 minutes; on news,
 newsgroups and docs 4.46 nats a masked token where the unigram has 6.80. `:medium` has width 256 and twice the batch
-(24.6 M tokens, 45 to 70 minutes; where the CPU has AMX, --config.matmul_dtype=bfloat16 is 1.3 to 1.5 times as fast).
-With --config.num_steps=8500 on novels and docs it came to 3.26 nats, the unigram to 6.32.
+(24.6 M tokens, 45 to 70 minutes; where the CPU has AMX, --config.matmul_dtype=bfloat16 is 1.3 to 1.6 times as fast).
+With --config.num_steps=8500 on novels and docs it came to 3.25 nats, the unigram to 6.32.
 `:lstm` has two layers of an LSTM that read both ways in the place of the transformer, and half of `:small`'s steps.
 `:large` is BERT-large (24 layers of width 1024, rows of 512) for a TPU slice of 16 chips, such as v5e:4x4.
 `:continue` goes on with the weights of --config.init_from (a run, or a published folder) on your own text, before you
