@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from research.build import build
+from research.data.tokenizers import frame, from_json, own_frame
 from research.inference.text_model import vocabulary_logits
 from research.interop import is_published, write_folder, write_image_folder, write_pair_folder
 from research.interop.verify import TOLERANCE, difference, differences, image_outputs, pair_outputs
@@ -76,6 +77,10 @@ def write_published(folder: Path, trained: Trained) -> str:
         )
     if not hasattr(config, "norm_position"):
         raise ValueError(f"no published family has a {name} model; bert, roberta, gpt2 and llama are written")
+    tokenizer = from_json(trained.about["tokenizer"])
+    keeps = not trained.trained_here or all(
+        own_frame(tokenizer, pair=pair) == frame(tokenizer, pair=pair) for pair in (False, True)
+    )
     of_vectors = trained.about["head"]["name"] == "embedding"  # of pairs or SimCSE: a sentence encoder
     return write_folder(
         folder,
@@ -90,7 +95,7 @@ def write_published(folder: Path, trained: Trained) -> str:
         label_names=trained.spec.label_names,
         target_mean=trained.spec.target_mean,
         target_scale=trained.spec.target_scale,
-        trained_here="path" in trained.about["data"],
+        keep_frame=keeps,
     )
 
 

@@ -79,8 +79,10 @@ def main(arguments: Sequence[str]) -> int:
     data = trained.about["data"]
     own = data.get("prompt_field", "prompt") if data.get("name") == "prompt_answer" else data.get("text_field", "text")
     fields = (flags.text_field or own,)
+    if flags.pair_field and task not in ("classify", "regress", "answer"):
+        raise ValueError(f"--pair_field={flags.pair_field}: --task={task} reads one text a row; leave it out")
     if task in ("classify", "regress") and (flags.pair_field or data.get("pair_field")):
-        if "path" in data and not data.get("pair_field"):  # published weights do not say whether they read pairs
+        if trained.trained_here and not data.get("pair_field"):  # published weights do not say what they read
             raise ValueError(f"--pair_field={flags.pair_field}: this run was trained on one text a row; leave it out")
         fields += (flags.pair_field or data["pair_field"],)
     if task == "answer":
@@ -180,7 +182,7 @@ def make_predict(trained: Any, task: str, chosen: Mapping[str, Any], batch_size:
     from research.trained import separator, text_model
 
     model = text_model(trained.model, trained.params, trained.spec, trained.about)
-    framed = frame if "path" in trained.about["data"] else own_frame  # published weights have read nothing here
+    framed = frame if trained.trained_here else own_frame
     encode = functools.partial(encode_rows, tokenizer=trained.tokenizer, length=trained.spec.length, framed=framed)
     if task == "tag":
         encode = functools.partial(encode_words, tokenizer=trained.tokenizer, length=trained.spec.length)

@@ -67,6 +67,11 @@ class Trained:
         """What the objective's functions take."""
         return {"params": self.params, **self.model_state}
 
+    @property
+    def trained_here(self) -> bool:
+        """Whether this is of a run, which has read data; published weights were trained elsewhere."""
+        return "path" in self.about["data"]
+
     def to_start(self, head: Mapping[str, Any], *, frozen: bool) -> dict[str, Any]:
         """The variables that a run with this head block starts from; where the backbone is `frozen` (LoRA) it is given
         apart."""

@@ -129,6 +129,7 @@ def test_labels_and_their_probabilities(runs, capsys):
         ("fill_mask", ["no mask"], "text 1 has no mask"),
         ("fill_mask", ["--seed=1", "<mask>"], "--seed belongs to --task=generate"),
         ("classify", ["--pair_field=pair", "a\tb"], "--pair_field=pair: this run was trained on one text a row"),
+        ("classify", ["--task=embed", "--pair_field=pair", "a"], "--task=embed reads one text a row"),
         ("generate", ["--max_tokens=999", "one"], "with max_tokens=999 1003; the model has 16 positions"),
         ("generate", ["--step=1", "one"], "no checkpoint 1"),
         ("nothing", ["one"], "holds no complete checkpoint"),

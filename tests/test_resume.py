@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from research.run import Run
 from research.training.log import TIMED_KEYS
-from research.training.restore import read_params
+from research.training.restore import Restored, read_params
 from research.training.step_folder import complete_steps
 from research.training_door import run_training
 from tests.pages import ROOT, call, small_page
@@ -116,3 +118,19 @@ def test_sigterm_saves_and_exits_75_and_the_next_start_continues(corpus, tmp_pat
     assert 0 < step < 3000
     done = call("pretrain", [*page, f"--workdir={tmp_path}"])
     assert f"continuing from step {step}" in done.stdout
+
+
+def test_a_run_whose_labels_have_changed_is_not_continued(tmp_path, monkeypatch):
+    """In another order the targets would be other classes, without an error."""
+    saved = Restored(3, {}, {}, {}, {}, {"label_names": ["no", "yes"]})
+    monkeypatch.setattr("research.run.restore_latest", lambda *arguments, **keywords: saved)
+    monkeypatch.setattr("research.run.separate", lambda state: ({}, {}))
+    monkeypatch.setattr("research.run.join", lambda params, state: "state")
+
+    def start(names):
+        run = SimpleNamespace(abstract=None, experiment=SimpleNamespace(about={"label_names": names}))
+        return Run.start(run, tmp_path, fall_back=False)
+
+    assert start(["no", "yes"]) == ("state", {})
+    with pytest.raises(ValueError, match=r"the data have labels \['yes', 'no'\], the run so far \['no', 'yes'\]"):
+        start(["yes", "no"])

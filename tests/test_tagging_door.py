@@ -69,7 +69,7 @@ def test_it_learns_and_stands_beside_its_floor(tagger):
     assert sum(part["values"] for part in result["test/slices"]["length"].values()) == 30 * 5  # words
 
 
-def test_checkpoints_can_be_ranked_by_the_f1_of_spans(tagger):
+def test_the_f1_of_spans_is_measured_in_training_and_kept_with_checkpoints(tagger):
     lines = [json.loads(line) for line in (tagger / "metrics.jsonl").read_text().splitlines()]
     found = {line["step"]: line["val/f1"] for line in lines if "val/f1" in line}
     assert list(found) == [20, 40]

@@ -276,17 +276,17 @@ def frame(tokenizer: Tokenizer, *, pair: bool = False) -> Frame:
     """
     ids = special_ids(tokenizer)
     bos, eos = ([ids[name]] if ids[name] >= 0 else [] for name in ("bos_id", "eos_id"))
-    between = own_frame(tokenizer, pair=pair)[1] if pair else []
-    return bos, between if pair and set(between) == set(eos) else eos * pair, eos
+    if not pair:
+        return bos, [], eos
+    between = [] if tokenizer.post_processor is None else own_frame(tokenizer, pair=True)[1]
+    return bos, between if set(between) == set(eos) else eos, eos
 
 
 def own_frame(tokenizer: Tokenizer, *, pair: bool = False) -> Frame:
     """The special ids that a given file's post-processor writes, which published weights were trained with (GPT-2's
     writes none); as `frame` where it has no post-processor."""
     if tokenizer.post_processor is None:
-        ids = special_ids(tokenizer)
-        bos, eos = ([ids[name]] if ids[name] >= 0 else [] for name in ("bos_id", "eos_id"))
-        return bos, eos * pair, eos
+        return frame(tokenizer, pair=pair)
     text = next(token for token in tokenizer.get_vocab() if tokenizer.encode(token, add_special_tokens=False).ids)
     encoding = tokenizer.encode(text, text) if pair else tokenizer.encode(text)
     real = [index for index, of_text in enumerate(encoding.sequence_ids) if of_text is not None]

@@ -97,14 +97,14 @@ def write_folder(
     label_names: Sequence[str] = (),
     target_mean: float = 0.0,
     target_scale: float = 1.0,
-    trained_here: bool = True,
+    keep_frame: bool = True,
 ) -> str:
     """Writes a model so that `transformers` opens it; returns the architecture.
 
     `name` is the model block's; `ids` and `tokens` are the special tokens by transformers' names (`pad_token_id`,
     `pad_token`). A regression whose head gives numbers less `target_mean` and in units of `target_scale` is written so
-    that it gives them as they are, and then in float32: bfloat16 would round the mean. A model that is not
-    `trained_here` has read what its tokenizer's own file writes around texts, and that stays.
+    that it gives them as they are, and then in float32: bfloat16 would round the mean. With `keep_frame` the
+    tokenizer's file goes on to write what it writes around texts; else it is made to write what training did.
 
     Raises:
       ValueError: no family of `FAMILIES` has such a model or such a head.
@@ -141,7 +141,7 @@ def write_folder(
         tokens=tokens,
         length=model.length,
         several_types=several_types,
-        keep=not trained_here,
+        keep_frame=keep_frame,
     )
     return family.tasks[task]
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from research.interop.tensor_files import write_json
 
 
@@ -31,19 +29,19 @@ def write_tokenizer(
     tokens: Mapping[str, str],
     length: int,
     several_types: bool = False,
-    keep: bool = False,
+    keep_frame: bool = True,
 ) -> None:
     """tokenizer.json, with the special tokens around a text that the model was trained with (the last where `end`), and
     what transformers wants to know beside it: at most `length` tokens, and whether they have types.
 
-    A given file's own post-processor stays, unless rows are to `end` in <eos> and it writes none (GPT-2's, Llama's);
-    with `keep` it stays in any case.
+    A given file's own post-processor stays, unless rows `end` and it is not `keep_frame`: then they were trained with
+    other tokens around them than it writes (GPT-2's and Llama's write no <eos>).
     """
     found = json.loads(contents)
     template, own = _template(tokens, ids, end=end), found.get("post_processor")
     if own is None:
         found["post_processor"] = template
-    elif end and not keep and template is not None and not _frames(contents, ids):
+    elif end and not keep_frame and template is not None:
         offsets = [own] if own["type"] == "ByteLevel" else []  # it sees to them
         found["post_processor"] = {"type": "Sequence", "processors": [*offsets, template]}
     write_json(folder / "tokenizer.json", found)
@@ -58,19 +56,6 @@ def write_tokenizer(
             **kept,
         },
     )
-
-
-def _frames(contents: str, ids: Mapping[str, int]) -> bool:
-    """Whether a tokenizer's own post-processor writes `<bos> text <eos>`, less what it lacks."""
-    tokenizer = Tokenizer.from_str(contents)
-    tokenizer.no_padding()
-
-    def bare(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False).ids
-
-    text = next(token for token in tokenizer.get_vocab() if bare(token))
-    bos, eos = ([ids[name]] if name in ids else [] for name in ("bos_token_id", "eos_token_id"))
-    return tokenizer.encode(text).ids == bos + bare(text) + eos
 
 
 def _template(tokens: Mapping[str, str], ids: Mapping[str, int], *, end: bool) -> dict[str, Any] | None:

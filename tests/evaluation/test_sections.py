@@ -66,6 +66,13 @@ def test_evidence_of_folds_says_by_which_test(tmp_path):
     )
 
 
+def test_the_change_of_an_error_is_shown_as_it_is(tmp_path):
+    drops = {"typos": {"pretrained": over_runs([-0.25, -0.25]), "scratch": over_runs([0.0, 0.0])}}
+    found = [budget(10, [0.5, 0.6], [0.4, 0.4], robustness=drops, robustness_of="mse")]
+    text = text_of(report(tmp_path, {"evidence": {"metric": "test/r2", "seeds": 2, "budgets": found}}))
+    assert "+0.250" in text and "in mse: mean over the runs" in text and "percentage points" not in text
+
+
 def test_evidence_of_several_budgets_is_a_curve_and_shows_drops_and_forgetting(tmp_path):
     drops = {"typos": {"pretrained": over_runs([0.1, 0.2]), "scratch": over_runs([0.0, 0.0])}}
     budgets = [
