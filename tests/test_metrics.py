@@ -2,6 +2,7 @@
 
 import pytest
 
+from research.evaluation.tasks import TASKS, measure_of
 from research.metrics import more_is_better
 from research.settings import Saving
 
@@ -19,3 +20,9 @@ def test_more_is_better_of_shares(figure):
 def test_less_is_better_of_errors(figure):
     assert not more_is_better(figure)
     assert Saving(metric=figure).best == "min" and Saving(metric=figure, mode="max").best == "max"
+
+
+def test_runs_are_compared_by_a_figure_of_which_more_is_better():
+    assert all(more_is_better(measure_of(objective, ())) for objective in TASKS)
+    assert measure_of("tagging", ("ADJ", "NOUN")) == "accuracy"
+    assert measure_of("tagging", ("B-city", "I-city", "O")) == "f1"  # nearly every word is in no span
